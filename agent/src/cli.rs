@@ -1,0 +1,271 @@
+//! The command line: structs only, no logic. Names and flags are a contract.
+
+use std::path::PathBuf;
+
+use blkdelta_core::digest::DigestKind;
+use blkdelta_core::format::repository_config::Compression;
+use blkdelta_core::operations::backup::WantedKind;
+use blkdelta_core::units::parse_size;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+/// Changed-block tracking and incremental backup of raw volumes.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong use; 3 done, but something could not be read or proven; 10 no such repository;
+/// 11 locked by another; 14 verify found damage; 130 and 143 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "blkdelta", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// Directory of the repository.
+    #[arg(short, long, global = true, env = "BLKDELTA_REPO", value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+    /// One JSON document on standard output, and nothing else there.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// More log lines on standard error (-v, -vv, -vvv); BLKDELTA_LOG sets filters such as `blkdelta_core=debug`.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress and no warnings on standard error.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a repository.
+    Init(InitArgs),
+    /// Back a volume up: full the first time, then what changed.
+    Backup(BackupArgs),
+    /// Track changes without a repository: what changed since a manifest.
+    Scan(ScanArgs),
+    /// List backups.
+    #[command(visible_alias = "snapshots")]
+    List(ListArgs),
+    /// Show one backup.
+    #[command(visible_alias = "info")]
+    Show(ShowArgs),
+    /// List the changed ranges between two backups of a volume.
+    Diff(DiffArgs),
+    /// Restore a backup to a device, a file or standard output.
+    Restore(RestoreArgs),
+    /// Check what is stored.
+    Verify(VerifyArgs),
+    /// Put a delta from `scan` onto the image it was taken against.
+    Apply(ApplyArgs),
+}
+
+fn size_u32(text: &str) -> Result<u32, String> {
+    let bytes = parse_size(text).map_err(|error| error.full_text())?;
+    u32::try_from(bytes).map_err(|_| format!("'{text}' is too large"))
+}
+
+/// How volumes are cut, digested and compressed.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// Digest: blake3, sha256 or xxh3 (least CPU, not safe against somebody who writes the volume on purpose).
+    #[arg(long, value_name = "KIND", default_value = "blake3")]
+    pub digest: DigestKind,
+    /// Unit of reading, 64KiB to 64MiB.
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", value_parser = size_u32)]
+    pub block_size: u32,
+    /// Unit of change, 4KiB to 64KiB.
+    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = size_u32)]
+    pub grain_size: u32,
+    /// Compression: none, lz4, zstd or zstd:LEVEL.
+    #[arg(long, value_name = "HOW", default_value = "zstd:1")]
+    pub compression: Compression,
+}
+
+/// How the source is read.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// Reads in flight.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub queue_depth: u32,
+    /// Read a source that others may write to; the image may be smeared.
+    #[arg(long)]
+    pub allow_live: bool,
+    /// Accept another volume under this name or manifest.
+    #[arg(long)]
+    pub new_identity: bool,
+    /// auto: leave out holes of files where the parent has no data either; off: read every block.
+    #[arg(long, value_enum, default_value_t = Hints::Auto)]
+    pub hints: Hints,
+}
+
+/// Whether hints are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Hints {
+    /// Where there are any.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Directory of the repository (instead of --repo).
+    pub directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    /// Encrypt the repository (not built yet).
+    #[arg(long)]
+    pub encrypt: bool,
+}
+
+/// Kinds of backup that may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Full the first time, else incremental.
+    Auto,
+    /// Everything.
+    Full,
+    /// What changed since the newest backup.
+    Incremental,
+    /// What changed since the last full.
+    Differential,
+}
+
+impl KindArg {
+    /// For the library; a parent that is named decides.
+    pub fn wanted(self, parent: Option<String>) -> WantedKind {
+        match (parent, self) {
+            (Some(parent), _) => WantedKind::Since(parent),
+            (None, Self::Auto) => WantedKind::Auto,
+            (None, Self::Full) => WantedKind::Full,
+            (None, Self::Incremental) => WantedKind::Incremental,
+            (None, Self::Differential) => WantedKind::Differential,
+        }
+    }
+}
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Block device or image file.
+    pub source: PathBuf,
+    /// Name of the volume; HOST/NAME unless given.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Which kind of backup.
+    #[arg(long, value_enum, default_value_t = KindArg::Auto)]
+    pub kind: KindArg,
+    /// Build on this backup instead of the newest.
+    #[arg(long, value_name = "ID", conflicts_with = "kind")]
+    pub parent: Option<String>,
+    /// Compression of this run instead of the repository's.
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
+    /// A label; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub tag: Vec<String>,
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// Arguments of `scan`.
+#[derive(Debug, Args)]
+pub struct ScanArgs {
+    /// Block device or image file.
+    pub source: PathBuf,
+    /// Compare with this manifest.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// Write the manifest of what was read; may be the same file.
+    #[arg(long, value_name = "FILE")]
+    pub write_manifest: Option<PathBuf>,
+    /// Write what changed as a delta; '-' is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub delta: Option<PathBuf>,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    #[command(flatten)]
+    pub read: ReadArgs,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only this volume.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Beginning of an id, latest or latest~N.
+    pub id: String,
+    /// Volume that latest is of.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The older side.
+    pub from: String,
+    /// The newer side.
+    pub to: String,
+    /// Volume that latest is of.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Beginning of an id, latest or latest~N.
+    pub id: String,
+    /// Block device, file, or '-' for standard output.
+    pub target: PathBuf,
+    /// Volume that latest is of.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Only these bytes, at their own offset; into standard output only the bytes themselves.
+    #[arg(long, value_name = "OFF+LEN")]
+    pub range: Option<String>,
+    /// Read the target and write only what differs.
+    #[arg(long)]
+    pub in_place: bool,
+    /// Overwrite a target that holds something.
+    #[arg(long)]
+    pub force: bool,
+    /// Read the target again afterwards and prove the root on it.
+    #[arg(long)]
+    pub read_back: bool,
+    /// Of what was taken at this time or before (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Timestamp>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Backups; all unless given.
+    pub ids: Vec<String>,
+    /// Only this volume.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Read every byte and prove each volume's root.
+    #[arg(long)]
+    pub data: bool,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Delta file.
+    pub delta: PathBuf,
+    /// Device or file that holds the state it was taken against.
+    pub target: PathBuf,
+    /// Overwrite a target that holds something, when the delta is a full one.
+    #[arg(long)]
+    pub force: bool,
+}

@@ -1,0 +1,11 @@
+//! One file per verb: flags in, library call, report out.
+
+pub mod apply;
+pub mod backup;
+pub mod diff;
+pub mod init;
+pub mod list;
+pub mod restore;
+pub mod scan;
+pub mod show;
+pub mod verify;

@@ -1,0 +1,36 @@
+//! `blkdelta verify`
+
+use blkdelta_core::error::Result;
+use blkdelta_core::operations::verify::verify;
+
+use crate::cli::VerifyArgs;
+use crate::context::Context;
+use crate::exit_code::Exit;
+use crate::progress_bar::ProgressView;
+use crate::report;
+
+pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit> {
+    let repository = context.repository()?;
+    let (records, damaged) = if args.ids.is_empty() {
+        let catalog = repository.catalog(args.volume.as_deref())?;
+        (catalog.records, catalog.damaged)
+    } else {
+        let resolve = |id: &String| repository.resolve(id, args.volume.as_deref(), None);
+        (args.ids.iter().map(resolve).collect::<Result<_>>()?, Vec::new())
+    };
+    let view = ProgressView::start("verify", "rewritten", &context.progress, context.quiet);
+    let done = verify(&repository, &records, &damaged, args.data, &context.progress, &context.cancel);
+    drop(view);
+    let done = done?;
+    if context.json {
+        report::json(&done)?;
+    } else {
+        for problem in &done.problems {
+            let id = problem.backup_id.map_or_else(|| "-".into(), |id| id.to_string());
+            report::line(&format!("DAMAGED {id}: {}", problem.what))?;
+        }
+        let how = if done.data { "every byte read" } else { "structure and digests; --data reads every byte" };
+        report::line(&format!("{} backups checked ({how}), {} problems", done.backups_checked, done.problems.len()))?;
+    }
+    Ok(if done.ok { Exit::Done } else { Exit::Damaged })
+}

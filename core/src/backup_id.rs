@@ -1,0 +1,236 @@
+//! What a backup is called and what its record says.
+//!
+//! A record is the commit point: a backup exists exactly when its record does. It names its parent by root and sequence,
+//! never by wall time (clocks jump), and carries the digests of its delta and manifest.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{DigestKind, RootDigest, from_hex, to_hex};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Number of a backup inside its volume, from 1; what orders a chain.
+pub type Sequence = u32;
+
+/// Random name of a backup, 16 bytes, written as 32 hexadecimal digits; any unique prefix will do on a command line.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BackupId([u8; 16]);
+
+impl BackupId {
+    /// From random bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Debug for BackupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BackupId({self})")
+    }
+}
+
+impl FromStr for BackupId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        from_hex(text).map(Self).ok_or_else(|| Error::new(ErrorKind::WrongUse, format!("'{text}' is not a backup id")))
+    }
+}
+
+impl Serialize for BackupId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BackupId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which volume this is, whatever path it is reached by: `file:...`, `lvm:...`, `loop:...`, `device:...`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeIdentity(String);
+
+impl VolumeIdentity {
+    /// Longest identity in the formats, in bytes.
+    pub const MAX_LEN: usize = 256;
+
+    /// Checks length and characters: the formats hold 256 bytes of printable text.
+    pub fn new(text: impl Into<String>) -> Result<Self> {
+        let text = text.into();
+        if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
+            return Err(Error::new(ErrorKind::WrongUse, format!("'{}' cannot be an identity", text.escape_debug())));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VolumeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a backup relates to those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupKind {
+    /// Holds everything.
+    Full,
+    /// What changed since its parent.
+    Incremental,
+    /// What changed since the last full.
+    Differential,
+}
+
+impl BackupKind {
+    /// Its name in flags and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Incremental => "incremental",
+            Self::Differential => "differential",
+        }
+    }
+}
+
+/// The parent of a backup, as its child names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentLink {
+    /// The parent's id, for people; what binds is root and sequence.
+    pub backup_id: BackupId,
+    /// The parent's sequence.
+    pub sequence: Sequence,
+    /// The parent's root.
+    pub root: RootDigest,
+}
+
+/// Which hint was used, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintReport {
+    /// `none` or `holes`.
+    pub kind: String,
+    /// Why this one, in words.
+    pub reason: String,
+    /// Blocks that the hint called unchanged and that were read all the same.
+    pub sampled_blocks: u64,
+}
+
+/// A file of a backup as its record names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// Name inside the repository.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of all its bytes, in hexadecimal digits.
+    pub blake3: String,
+}
+
+/// What a run counted. All sizes in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Blocks of the volume.
+    pub blocks_total: u64,
+    /// Blocks that differ from the parent; in a full all that are not zero.
+    pub blocks_changed: u64,
+    /// Grains that differ from the parent; in a full all that are not zero.
+    pub grains_changed: u64,
+    /// Bytes read from the source.
+    pub bytes_read: u64,
+    /// Bytes believed unchanged without having been read, on a hint.
+    pub bytes_carried: u64,
+    /// Bytes of the changed grains, before compression.
+    pub bytes_changed: u64,
+    /// Bytes that the repository (or the delta file) grew by.
+    pub bytes_stored: u64,
+    /// Wall time in seconds.
+    pub duration_s: f64,
+    /// Part of it spent waiting for limits, in seconds.
+    pub throttled_s: f64,
+}
+
+/// One saved point of one volume.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRecord {
+    /// Version of this record's layout.
+    pub schema_version: u32,
+    /// Its name.
+    pub backup_id: BackupId,
+    /// Name of the volume.
+    pub volume: String,
+    /// What the volume is.
+    pub identity: VolumeIdentity,
+    /// Host that made it.
+    pub host: String,
+    /// Full, incremental or differential.
+    pub kind: BackupKind,
+    /// Its number inside the volume.
+    pub sequence: Sequence,
+    /// What it builds on; absent for a full.
+    pub parent: Option<ParentLink>,
+    /// Path that was read.
+    pub source: String,
+    /// The moment whose state it holds.
+    pub taken_at: Timestamp,
+    /// When it was complete.
+    pub finished_at: Timestamp,
+    /// Bytes of the volume.
+    pub size_bytes: u64,
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// Bytes of a grain.
+    pub grain_size: u32,
+    /// Which digest.
+    pub digest: DigestKind,
+    /// Digest of the whole volume.
+    pub root: RootDigest,
+    /// The oldest sequence at which a block was last really read; absent when a block was never read (a hole).
+    pub oldest_read: Option<Sequence>,
+    /// Which hint was used.
+    pub hint: HintReport,
+    /// What was counted.
+    #[serde(flatten)]
+    pub statistics: Statistics,
+    /// False when something could not be read.
+    pub complete: bool,
+    /// Labels given by the user.
+    pub tags: Vec<String>,
+    /// The changed grains.
+    pub delta: StoredFile,
+    /// The digests.
+    pub manifest: StoredFile,
+    /// What wrote it.
+    pub tool_version: String,
+}
+
+impl BackupRecord {
+    /// The layout that this version writes.
+    pub const SCHEMA_VERSION: u32 = 1;
+
+    /// How a child names this backup.
+    #[must_use]
+    pub fn link(&self) -> ParentLink {
+        ParentLink { backup_id: self.backup_id, sequence: self.sequence, root: self.root }
+    }
+}

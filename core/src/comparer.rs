@@ -1,0 +1,76 @@
+//! The comparing stage: which grains of a block differ from the parent.
+//!
+//! Block digests decide; the parent's grain digests are looked at only for blocks that differ. Where they cannot be
+//! trusted (their check fails), where the block's length changed, or where the block differs but no grain does, the whole
+//! block is stored: too much is safe, too little is a wrong restore.
+
+use crate::digest::{BlockDigest, GrainDigest};
+use crate::error::Result;
+use crate::flow::{ChangedBlock, Verdict};
+use crate::geometry::{BlockIndex, Geometry, to_usize};
+use crate::grain_set::GrainSet;
+use crate::manifest::working::WorkingManifest;
+use crate::sys::buffer_pool::PooledBuffer;
+
+/// Compares blocks with a parent, or with nothing.
+#[derive(Clone, Copy)]
+pub struct Comparer<'a> {
+    parent: Option<&'a WorkingManifest>,
+    geometry: Geometry,
+}
+
+impl<'a> Comparer<'a> {
+    /// Against `parent`; without one every block that is not zero is changed.
+    #[must_use]
+    pub fn new(parent: Option<&'a WorkingManifest>, geometry: Geometry) -> Self {
+        Self { parent, geometry }
+    }
+
+    /// What to do with block `index`.
+    pub fn compare(
+        &self,
+        index: BlockIndex,
+        digest: BlockDigest,
+        grains: Vec<GrainDigest>,
+        buffer: PooledBuffer,
+    ) -> Result<Verdict> {
+        let Some(parent) = self.parent else {
+            return Ok(Verdict::Changed(whole(BlockDigest::UNKNOWN, grains, buffer)));
+        };
+        let old = parent.entry(index)?.map_or(BlockDigest::UNKNOWN, |entry| entry.digest);
+        let same_len = parent.header().geometry.block_len(index) == self.geometry.block_len(index);
+        if same_len && old.same(&digest) {
+            return Ok(Verdict::Unchanged);
+        }
+        let comparable = same_len && old != BlockDigest::UNKNOWN;
+        let run = if comparable { parent.run(index, &old)? } else { None };
+        Ok(Verdict::Changed(match run {
+            Some(run) => differing(old, &run, grains, buffer),
+            None => whole(old, grains, buffer),
+        }))
+    }
+}
+
+fn whole(old: BlockDigest, grains: Vec<GrainDigest>, buffer: PooledBuffer) -> ChangedBlock {
+    let count = u32::try_from(grains.len()).unwrap_or(u32::MAX);
+    let (mut stored, mut zero) = (GrainSet::empty(count), GrainSet::empty(count));
+    for (grain, digest) in (0..count).zip(&grains) {
+        if *digest == GrainDigest::ZERO { zero.insert(grain) } else { stored.insert(grain) }
+    }
+    ChangedBlock { old, whole: true, stored, zero, grains, buffer }
+}
+
+fn differing(old: BlockDigest, run: &[GrainDigest], grains: Vec<GrainDigest>, buffer: PooledBuffer) -> ChangedBlock {
+    let count = u32::try_from(grains.len()).unwrap_or(u32::MAX);
+    let (mut stored, mut zero) = (GrainSet::empty(count), GrainSet::empty(count));
+    for (grain, digest) in (0..count).zip(&grains) {
+        if run.get(to_usize(u64::from(grain))) == Some(digest) {
+            continue;
+        }
+        if *digest == GrainDigest::ZERO { zero.insert(grain) } else { stored.insert(grain) }
+    }
+    if stored.is_empty() && zero.is_empty() {
+        return whole(old, grains, buffer);
+    }
+    ChangedBlock { old, whole: false, stored, zero, grains, buffer }
+}

@@ -1,0 +1,141 @@
+//! A chain of deltas read as one state: for each block, in volume order, where each of its grains is.
+//!
+//! The newest delta that speaks of a grain decides. Nothing is inherited through an ancestor that is smaller than the
+//! end of the block: such a block must have been stored whole above it. If that rule were broken, old data from before a
+//! shrink could come back; so it is damage, never a guess.
+
+use std::sync::Arc;
+
+use crate::delta::reader::{DeltaReader, IndexCursor};
+use crate::digest::GrainDigest;
+use crate::error::{Error, Result};
+use crate::format::delta::{GrainsEntry, IndexEntry};
+use crate::geometry::{BlockIndex, Geometry, to_usize};
+use crate::grain_set::GrainSet;
+
+/// Neighbouring grains of a block that lie side by side in one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrainRun {
+    /// First grain.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+    /// Which delta of the chain, 0 is the newest.
+    pub delta: usize,
+    /// Offset of the frame in the delta.
+    pub frame: u64,
+    /// Where the run starts in the frame's raw bytes.
+    pub raw_offset: u32,
+}
+
+/// Where a block's bytes are. Grains in no run are zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockPlan {
+    /// Which block.
+    pub index: BlockIndex,
+    /// Its length in bytes.
+    pub len: u32,
+    /// Its data.
+    pub runs: Vec<GrainRun>,
+    /// The digest of every grain.
+    pub digests: Vec<GrainDigest>,
+}
+
+/// The merged index of a chain, newest delta first, oldest (the full) last.
+pub struct MergedIndex {
+    cursors: Vec<IndexCursor>,
+    geometry: Geometry,
+}
+
+impl MergedIndex {
+    /// Of deltas given newest first; the geometry is the newest one's.
+    pub fn new(chain: &[Arc<DeltaReader>]) -> Result<Self> {
+        let newest = chain.first().ok_or_else(|| Error::damaged("a chain without a backup"))?;
+        let geometry = newest.header().geometry;
+        Ok(Self { cursors: chain.iter().map(DeltaReader::cursor).collect(), geometry })
+    }
+
+    /// The plan of a block; blocks must be asked for in ascending order.
+    pub fn block(&mut self, index: BlockIndex) -> Result<BlockPlan> {
+        let len = self.geometry.block_len(index);
+        let grains = self.geometry.grains_in(len);
+        let digests = vec![GrainDigest::ZERO; to_usize(u64::from(grains))];
+        let mut plan = BlockPlan { index, len, runs: Vec::new(), digests };
+        let mut open = GrainSet::empty(grains);
+        (0..grains).for_each(|grain| open.insert(grain));
+        let end = self.geometry.block_offset(index) + u64::from(len);
+        for (number, cursor) in self.cursors.iter_mut().enumerate() {
+            if cursor.reader().header().geometry.volume_size() < end {
+                break;
+            }
+            let geometry = &self.geometry;
+            match cursor.seek(index)? {
+                None => {}
+                Some(IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. }) => return Ok(plan),
+                Some(IndexEntry::Grains(entry)) if entry.len != len => break,
+                Some(IndexEntry::Grains(entry)) => resolve(geometry, &mut plan, &mut open, number, entry),
+            }
+            if open.is_empty() {
+                return Ok(plan);
+            }
+        }
+        let path = self.cursors.last().map(|cursor| cursor.reader().object().display()).unwrap_or_default();
+        Err(Error::damaged(format!("the chain does not hold all of block {index}"))
+            .path(path)
+            .at(self.geometry.block_offset(index), u64::from(len)))
+    }
+
+    /// The first block at or after `block` that any delta holds data or zeros for as a single block: blocks before it,
+    /// if the oldest delta covers them, lie in zero ranges.
+    pub fn zero_run(&mut self, block: BlockIndex) -> Result<u64> {
+        let mut run = self.geometry.block_count() - block;
+        for cursor in &mut self.cursors {
+            let start = match cursor.seek(block)? {
+                Some(IndexEntry::ZeroRange { first, count }) => {
+                    run = run.min(first + count - block);
+                    return Ok(run);
+                }
+                Some(_) => return Ok(0),
+                None => cursor.next_block(block)?,
+            };
+            run = run.min(start.map_or(run, |start| start - block));
+        }
+        Ok(0)
+    }
+}
+
+fn resolve(geometry: &Geometry, plan: &mut BlockPlan, open: &mut GrainSet, delta: usize, entry: &GrainsEntry) {
+    for grain in entry.zero.iter() {
+        open.remove(grain);
+    }
+    let mut pieces = entry.pieces.iter();
+    let (mut left, mut frame, mut raw_offset) = (0, 0, 0);
+    for (grain, digest) in entry.stored.iter().zip(&entry.digests) {
+        if left == 0 {
+            let Some(piece) = pieces.next() else { return };
+            (left, frame, raw_offset) = (piece.grains, piece.frame, piece.raw_offset);
+        }
+        let bytes = u32::try_from(geometry.grain_range(grain, plan.len).len()).unwrap_or(0);
+        if open.contains(grain) {
+            open.remove(grain);
+            plan.digests[to_usize(u64::from(grain))] = *digest;
+            push_grain(geometry, &mut plan.runs, GrainRun { first: grain, count: 1, delta, frame, raw_offset });
+        }
+        left -= 1;
+        raw_offset = raw_offset.saturating_add(bytes);
+    }
+}
+
+fn push_grain(geometry: &Geometry, runs: &mut Vec<GrainRun>, grain: GrainRun) {
+    if let Some(last) = runs.last_mut() {
+        let follows = last.first + last.count == grain.first
+            && (last.delta, last.frame) == (grain.delta, grain.frame)
+            && u64::from(last.raw_offset) + u64::from(last.count) * u64::from(geometry.grain_size())
+                == u64::from(grain.raw_offset);
+        if follows {
+            last.count += 1;
+            return;
+        }
+    }
+    runs.push(grain);
+}

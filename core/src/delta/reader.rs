@@ -1,0 +1,196 @@
+//! Reads a delta: header and trailer when it is opened, then index segments one at a time, frames at random.
+
+use std::sync::Arc;
+
+use crate::delta::compression::decompress;
+use crate::error::{Error, Result};
+use crate::format::delta::{
+    DeltaHeader, DeltaTrailer, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, IndexEntry, SegmentLine, TABLE_PAGE_ENTRIES,
+    TRAILER_LEN, decode_segment, decode_table_page, table_page,
+};
+use crate::geometry::{BlockIndex, to_usize};
+use crate::storage::ObjectReader;
+
+/// An open delta.
+pub struct DeltaReader {
+    object: Arc<dyn ObjectReader>,
+    header: DeltaHeader,
+    trailer: DeltaTrailer,
+}
+
+impl DeltaReader {
+    /// Reads and checks header and trailer.
+    pub fn open(object: Arc<dyn ObjectReader>) -> Result<Self> {
+        let path = object.display();
+        Self::read(object).map_err(|error| error.path(path))
+    }
+
+    fn read(object: Arc<dyn ObjectReader>) -> Result<Self> {
+        let trailer_offset = object.size().checked_sub(TRAILER_LEN as u64);
+        let trailer_offset = trailer_offset.filter(|offset| *offset >= HEADER_LEN as u64);
+        let trailer_offset = trailer_offset.ok_or_else(|| Error::damaged("the delta is cut short").at(object.size(), 0))?;
+        let mut bytes = [0; HEADER_LEN];
+        object.read_exact_at(&mut bytes, 0)?;
+        let header = DeltaHeader::decode(&bytes).map_err(|error| error.at(0, HEADER_LEN as u64))?;
+        let mut bytes = [0; TRAILER_LEN];
+        object.read_exact_at(&mut bytes, trailer_offset)?;
+        let trailer = DeltaTrailer::decode(&bytes, trailer_offset)
+            .map_err(|error| error.at(trailer_offset, TRAILER_LEN as u64))?;
+        Ok(Self { object, header, trailer })
+    }
+
+    /// Its header.
+    #[must_use]
+    pub fn header(&self) -> &DeltaHeader {
+        &self.header
+    }
+
+    /// Its trailer.
+    #[must_use]
+    pub fn trailer(&self) -> &DeltaTrailer {
+        &self.trailer
+    }
+
+    /// The file it is read from.
+    #[must_use]
+    pub fn object(&self) -> &dyn ObjectReader {
+        &*self.object
+    }
+
+    /// Reads all bytes and compares them with the trailer's digest; returns BLAKE3 of the whole file.
+    pub fn prove_bytes(&self, mut on_bytes: impl FnMut(u64) -> Result<()>) -> Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 20];
+        let trailer_offset = self.object.size() - TRAILER_LEN as u64;
+        let mut at = 0;
+        while at < trailer_offset {
+            let len = (trailer_offset - at).min(buffer.len() as u64);
+            let piece = &mut buffer[..to_usize(len)];
+            self.object.read_exact_at(piece, at)?;
+            hasher.update(piece);
+            at += len;
+            on_bytes(len)?;
+        }
+        if *hasher.finalize().as_bytes() != self.trailer.digest {
+            return Err(Error::damaged("the delta does not match its digest").path(self.object.display()));
+        }
+        let mut trailer = [0; TRAILER_LEN];
+        self.object.read_exact_at(&mut trailer, trailer_offset)?;
+        Ok(*hasher.update(&trailer).finalize().as_bytes())
+    }
+
+    /// The raw bytes of the frame at `offset`.
+    pub fn frame(&self, offset: u64) -> Result<Vec<u8>> {
+        self.read_frame(offset).map_err(|error| error.path(self.object.display()).at(offset, 0))
+    }
+
+    fn read_frame(&self, offset: u64) -> Result<Vec<u8>> {
+        if offset.saturating_add(FRAME_HEADER_LEN as u64) > self.trailer.table_offset {
+            return Err(Error::damaged("a frame is said to be beyond the delta's end"));
+        }
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        self.object.read_exact_at(&mut bytes, offset)?;
+        let header = FrameHeader::decode(&bytes)?;
+        let mut payload = vec![0; to_usize(u64::from(header.stored_len))];
+        self.object.read_exact_at(&mut payload, offset + FRAME_HEADER_LEN as u64)?;
+        if !header.matches(&bytes, &payload, offset) {
+            return Err(Error::damaged("a frame does not match its checksum"));
+        }
+        decompress(header.codec, payload, to_usize(u64::from(header.raw_len)))
+    }
+
+    /// Walks the index in block order.
+    #[must_use]
+    pub fn cursor(self: &Arc<Self>) -> IndexCursor {
+        IndexCursor { reader: Arc::clone(self), page: Vec::new(), next_line: 0, entries: Vec::new().into_iter(), current: None }
+    }
+
+    fn line(&self, number: u64, page: &mut Vec<SegmentLine>) -> Result<SegmentLine> {
+        let position = to_usize(number % TABLE_PAGE_ENTRIES as u64);
+        if position == 0 || page.is_empty() {
+            let (start, len) = table_page(number, self.trailer.segments);
+            let offset = self.trailer.table_offset + start;
+            let mut bytes = vec![0; len];
+            self.object.read_exact_at(&mut bytes, offset)?;
+            *page = decode_table_page(&bytes, offset).map_err(|error| error.at(offset, len as u64))?;
+        }
+        page.get(position).copied().ok_or_else(|| Error::damaged("the segment table is too short"))
+    }
+
+    fn segment(&self, line: &SegmentLine) -> Result<Vec<IndexEntry>> {
+        if line.offset.saturating_add(u64::from(line.len)) > self.trailer.table_offset {
+            return Err(Error::damaged("a segment is said to be beyond the delta's end"));
+        }
+        let mut bytes = vec![0; to_usize(u64::from(line.len))];
+        self.object.read_exact_at(&mut bytes, line.offset)?;
+        decode_segment(&bytes, line, &self.header.geometry)
+            .map_err(|error| error.at(line.offset, u64::from(line.len)))
+    }
+}
+
+/// A position in a delta's index; holds one segment.
+pub struct IndexCursor {
+    reader: Arc<DeltaReader>,
+    page: Vec<SegmentLine>,
+    next_line: u64,
+    entries: std::vec::IntoIter<IndexEntry>,
+    current: Option<IndexEntry>,
+}
+
+impl IndexCursor {
+    /// The delta it walks.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<DeltaReader> {
+        &self.reader
+    }
+
+    /// What the delta says of `block`, if anything. Blocks must be asked for in ascending order.
+    pub fn seek(&mut self, block: BlockIndex) -> Result<Option<&IndexEntry>> {
+        loop {
+            match &self.current {
+                Some(entry) if entry.span().0 + entry.span().1 > block => break,
+                _ => {
+                    if !self.advance(block)? {
+                        self.current = None;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(self.current.as_ref().filter(|entry| entry.span().0 <= block))
+    }
+
+    /// The next entry, in order.
+    pub fn next_entry(&mut self) -> Result<Option<IndexEntry>> {
+        if !self.advance(0)? {
+            return Ok(None);
+        }
+        Ok(self.current.take())
+    }
+
+    /// The first block at or after `block` that the delta speaks of.
+    pub fn next_block(&mut self, block: BlockIndex) -> Result<Option<BlockIndex>> {
+        self.seek(block)?;
+        Ok(self.current.as_ref().map(|entry| entry.span().0.max(block)))
+    }
+
+    /// Steps to the next entry, passing over segments that end before `block`; false at the end.
+    fn advance(&mut self, block: BlockIndex) -> Result<bool> {
+        loop {
+            if let Some(entry) = self.entries.next() {
+                self.current = Some(entry);
+                return Ok(true);
+            }
+            if self.next_line == self.reader.trailer.segments {
+                return Ok(false);
+            }
+            let next = self.reader.line(self.next_line, &mut self.page);
+            let path = || self.reader.object.display();
+            let line = next.map_err(|error| error.path(path()))?;
+            self.next_line += 1;
+            if line.last >= block {
+                self.entries = self.reader.segment(&line).map_err(|error| error.path(path()))?.into_iter();
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Writes a delta front to back: frames in number order, index entries in block order, segments between, trailer last.
+//!
+//! Frames arrive in any order (several threads compress); they are held until their turn. An entry is held until the
+//! last frame it points to is written. What is held is bounded by what the compressing threads have in flight.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::digest::RootDigest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{DeltaMessage, EncodedFrame};
+use crate::format::delta::{
+    DeltaHeader, DeltaTrailer, FrameHeader, IndexEntry, SEGMENT_HEADER_LEN, SEGMENT_MAX, SegmentLine, encode_segment,
+    encode_table,
+};
+use crate::storage::ObjectWriter;
+
+/// A segment is closed at this size, so that a restore over many deltas holds little of each.
+const SEGMENT_TARGET: usize = 256 << 10;
+
+/// What the trailer counts besides frames and segments.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChangeCounts {
+    /// Blocks that differ.
+    pub blocks: u64,
+    /// Grains that differ.
+    pub grains: u64,
+    /// Bytes of those grains.
+    pub bytes: u64,
+}
+
+/// A finished delta.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// Bytes of the file.
+    pub size: u64,
+    /// BLAKE3 of the file.
+    pub blake3: [u8; 32],
+}
+
+/// Writes one delta.
+pub struct DeltaWriter {
+    out: Box<dyn ObjectWriter>,
+    offset: u64,
+    hasher: blake3::Hasher,
+    waiting_frames: BTreeMap<u64, EncodedFrame>,
+    waiting_entries: VecDeque<IndexEntry>,
+    /// Offsets of written frames from number `first_offset` on, as long as an entry may point to them.
+    offsets: VecDeque<u64>,
+    first_offset: u64,
+    segment: Vec<u8>,
+    line: Option<SegmentLine>,
+    lines: Vec<SegmentLine>,
+}
+
+impl DeltaWriter {
+    /// Begins with the header.
+    pub fn begin(out: Box<dyn ObjectWriter>, header: &DeltaHeader) -> Result<Self> {
+        let mut writer = Self {
+            out,
+            offset: 0,
+            hasher: blake3::Hasher::new(),
+            waiting_frames: BTreeMap::new(),
+            waiting_entries: VecDeque::new(),
+            offsets: VecDeque::new(),
+            first_offset: 0,
+            segment: Vec::new(),
+            line: None,
+            lines: Vec::new(),
+        };
+        writer.put(&header.encode())?;
+        Ok(writer)
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.offset
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write(bytes)?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn frames_written(&self) -> u64 {
+        self.first_offset + self.offsets.len() as u64
+    }
+
+    /// Takes a frame or an entry and writes all whose turn has come.
+    pub fn accept(&mut self, message: DeltaMessage) -> Result<()> {
+        match message {
+            DeltaMessage::Frame(frame) => drop(self.waiting_frames.insert(frame.number, frame)),
+            DeltaMessage::Entry(entry) => self.waiting_entries.push_back(entry),
+        }
+        while let Some(frame) = self.waiting_frames.remove(&self.frames_written()) {
+            self.put_frame(&frame)?;
+        }
+        while let Some(entry) = self.next_ready_entry() {
+            self.put_entry(entry)?;
+        }
+        Ok(())
+    }
+
+    fn put_frame(&mut self, frame: &EncodedFrame) -> Result<()> {
+        let offset = self.offset;
+        self.put(&FrameHeader::encode(frame.codec, frame.raw_len, &frame.payload, offset))?;
+        self.put(&frame.payload)?;
+        self.offsets.push_back(offset);
+        Ok(())
+    }
+
+    fn next_ready_entry(&mut self) -> Option<IndexEntry> {
+        let ready = match self.waiting_entries.front()? {
+            IndexEntry::Grains(entry) => entry.pieces.last().is_none_or(|piece| piece.frame < self.frames_written()),
+            IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. } => true,
+        };
+        if ready { self.waiting_entries.pop_front() } else { None }
+    }
+
+    fn put_entry(&mut self, mut entry: IndexEntry) -> Result<()> {
+        if let IndexEntry::Grains(grains) = &mut entry {
+            // Later entries point to this entry's last frame or later ones.
+            while grains.pieces.first().is_some_and(|piece| piece.frame > self.first_offset) {
+                self.offsets.pop_front();
+                self.first_offset += 1;
+            }
+            for piece in &mut grains.pieces {
+                let position = usize::try_from(piece.frame - self.first_offset).ok();
+                let offset = position.and_then(|position| self.offsets.get(position));
+                piece.frame = *offset.ok_or_else(|| Error::new(ErrorKind::Io, "an entry points to a lost frame"))?;
+            }
+        }
+        let before = self.segment.len();
+        entry.encode(&mut self.segment);
+        if self.segment.len() + SEGMENT_HEADER_LEN > SEGMENT_MAX && before > 0 {
+            let last = self.segment.split_off(before);
+            self.close_segment()?;
+            self.segment = last;
+        }
+        let (first, count) = entry.span();
+        let line = self.line.get_or_insert(SegmentLine { offset: 0, len: 0, entries: 0, first, last: first });
+        line.entries += 1;
+        line.last = first + count - 1;
+        if self.segment.len() >= SEGMENT_TARGET {
+            self.close_segment()?;
+        }
+        Ok(())
+    }
+
+    fn close_segment(&mut self) -> Result<()> {
+        let Some(mut line) = self.line.take() else { return Ok(()) };
+        line.offset = self.offset;
+        let bytes = encode_segment(&std::mem::take(&mut self.segment), &line);
+        line.len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.lines.push(line);
+        self.put(&bytes)
+    }
+
+    /// Writes what is left, the table and the trailer, and makes the file durable.
+    pub fn finish(mut self, root: RootDigest, counts: ChangeCounts) -> Result<Written> {
+        if !self.waiting_entries.is_empty() || !self.waiting_frames.is_empty() {
+            return Err(Error::new(ErrorKind::Io, "the delta misses a frame"));
+        }
+        self.close_segment()?;
+        let table_offset = self.offset;
+        let table = encode_table(&self.lines, table_offset);
+        self.put(&table)?;
+        let trailer = DeltaTrailer {
+            table_offset,
+            segments: self.lines.len() as u64,
+            frames: self.frames_written(),
+            blocks_changed: counts.blocks,
+            grains_changed: counts.grains,
+            bytes_changed: counts.bytes,
+            root,
+            digest: *self.hasher.finalize().as_bytes(),
+        };
+        self.put(&trailer.encode())?;
+        self.out.finish()?;
+        Ok(Written { size: self.offset, blake3: *self.hasher.finalize().as_bytes() })
+    }
+}

@@ -1,0 +1,135 @@
+//! The messages between the stages; read this first.
+//!
+//! ```text
+//! plan -> reader -> [Read] -> hasher -> comparer -> [Compared] -> collector -> encoder -> [Frame] -> delta writer
+//! ```
+//! Stages know these types and nothing of each other; `operations` wires them. A buffer that was hashed is the buffer
+//! that is stored: it travels inside the message and goes back to the pool when the last message that holds it is dropped.
+
+use crate::digest::{BlockDigest, GrainDigest};
+use crate::format::delta::IndexEntry;
+use crate::format::repository_config::Codec;
+use crate::geometry::BlockIndex;
+use crate::grain_set::GrainSet;
+use crate::sys::buffer_pool::PooledBuffer;
+
+/// What to do next, in volume order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planned {
+    /// Read this block.
+    Read(BlockIndex),
+    /// These blocks are holes where the parent has no data either: zero without being read.
+    Hole {
+        /// First block.
+        first: BlockIndex,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What the reader hands on.
+pub enum Read {
+    /// A block's bytes; the buffer's length is the block's real length.
+    Block {
+        /// Which block.
+        index: BlockIndex,
+        /// Its bytes.
+        buffer: PooledBuffer,
+    },
+    /// Passed on from the plan.
+    Hole {
+        /// First block.
+        first: BlockIndex,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// A hashed and compared block.
+pub struct Compared {
+    /// Which block.
+    pub index: BlockIndex,
+    /// Its digest.
+    pub digest: BlockDigest,
+    /// Real length in bytes.
+    pub len: u32,
+    /// What the comparison said.
+    pub verdict: Verdict,
+}
+
+/// Unchanged blocks have given their buffer back already.
+pub enum Verdict {
+    /// Same digest and length as in the parent.
+    Unchanged,
+    /// Something differs.
+    Changed(ChangedBlock),
+}
+
+/// What of a block must be stored, and the bytes to store.
+pub struct ChangedBlock {
+    /// The parent's digest of it; unknown when the parent has no such block.
+    pub old: BlockDigest,
+    /// Every grain is stored or zero: nothing is inherited.
+    pub whole: bool,
+    /// Grains whose bytes are stored.
+    pub stored: GrainSet,
+    /// Grains that are zero now and (unless `whole`) were not before.
+    pub zero: GrainSet,
+    /// Digests of all grains of the block.
+    pub grains: Vec<GrainDigest>,
+    /// The block's bytes.
+    pub buffer: PooledBuffer,
+}
+
+/// What the collector receives, in any order.
+pub enum Collected {
+    /// A block.
+    Block(Compared),
+    /// Blocks that are zero without having been read.
+    Hole {
+        /// First block.
+        first: BlockIndex,
+        /// How many.
+        count: u64,
+    },
+}
+
+impl Collected {
+    /// The first block it speaks of, and how many.
+    #[must_use]
+    pub fn span(&self) -> (BlockIndex, u64) {
+        match self {
+            Self::Block(block) => (block.index, 1),
+            Self::Hole { first, count } => (*first, *count),
+        }
+    }
+}
+
+/// Changed grains of one or more blocks, laid end to end, before compression.
+pub struct RawFrame {
+    /// Position among the frames of a delta, from 0.
+    pub number: u64,
+    /// The grains' bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A compressed frame.
+pub struct EncodedFrame {
+    /// Position among the frames of a delta, from 0.
+    pub number: u64,
+    /// How the payload is coded.
+    pub codec: Codec,
+    /// Bytes before compression.
+    pub raw_len: u32,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// What the delta writer receives: frames in any order, entries in block order. An entry's pieces name frames by number;
+/// the writer puts their offsets in.
+pub enum DeltaMessage {
+    /// A frame.
+    Frame(EncodedFrame),
+    /// An index entry.
+    Entry(IndexEntry),
+}

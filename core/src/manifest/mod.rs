@@ -1,0 +1,4 @@
+//! Manifests as files: the working form on local disk, the stored form in a repository.
+
+pub mod stored;
+pub mod working;

@@ -1,0 +1,423 @@
+//! Putting blocks together from a chain and proving each before anybody sees it: the path that restore and verify share.
+//!
+//! ```text
+//! planner (merged index, expected digests, in order) ──> workers (read frames, assemble, prove, put) ──> root (in order)
+//! ```
+//! A block is handed to the sink only after its digest matched the manifest's; the root is proven over what was handed on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::frame_cache::FrameCache;
+use super::tracking::{Failure, make_pool};
+use crate::cancel::CancelToken;
+use crate::delta::merged::{BlockPlan, MergedIndex};
+use crate::delta::reader::DeltaReader;
+use crate::digest::{BlockDigest, BlockHasher, DigestKind, GrainDigest, RootBuilder, RootDigest};
+use crate::error::{Error, Result};
+use crate::geometry::{BlockIndex, Geometry, to_usize};
+use crate::grain_set::GrainSet;
+use crate::progress::Progress;
+use crate::repository::chain::ChainTable;
+use crate::sink::Sink;
+use crate::sys::buffer_pool::{BufferPool, PooledBuffer};
+use crate::sys::host;
+
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Buffers beyond one for each worker: blocks that wait for their turn.
+const SPARE_BUFFERS: u32 = 4;
+/// Zero ranges are handed on in pieces of this size, so that progress and cancelling stay alive.
+const ZERO_PIECE: u64 = 1 << 30;
+/// Runs of zero grains at least this long are left out when the sink is zero already.
+const SPARSE_RUN: usize = 64 << 10;
+
+/// What to put together.
+pub struct Assembly<'a> {
+    pub deltas: &'a [Arc<DeltaReader>],
+    pub table: &'a mut ChainTable,
+    pub geometry: Geometry,
+    pub digest: DigestKind,
+    pub root: RootDigest,
+    pub sink: &'a dyn Sink,
+    /// Bytes of the volume that are wanted.
+    pub range: std::ops::Range<u64>,
+    /// Read the sink first and write only what differs.
+    pub in_place: bool,
+    pub progress: &'a Progress,
+    pub cancel: &'a CancelToken,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Assembled {
+    /// Bytes handed to the sink, zeros not counted.
+    pub bytes_written: u64,
+    /// Bytes that were there already.
+    pub bytes_kept: u64,
+    /// Whether the whole volume's root was proven.
+    pub root_proven: bool,
+}
+
+enum Task {
+    Block(BlockPlan, BlockDigest),
+    Zeros(BlockIndex, u64),
+}
+
+struct Done {
+    first: BlockIndex,
+    count: u64,
+    digest: BlockDigest,
+    /// For sinks that take blocks in order.
+    buffer: Option<PooledBuffer>,
+    written: u64,
+    kept: u64,
+}
+
+impl Assembly<'_> {
+    /// Runs it.
+    pub fn run(self) -> Result<Assembled> {
+        let whole = self.range == (0..self.geometry.volume_size());
+        let workers = host::cores().clamp(2, 16);
+        let extra = u32::try_from(workers).unwrap_or(2) * u32::from(self.in_place) + SPARE_BUFFERS;
+        let pool = make_pool(extra, 2 * workers, to_usize(u64::from(self.geometry.block_size())))?;
+        let job = Job {
+            geometry: self.geometry,
+            digest: self.digest,
+            deltas: self.deltas,
+            cache: FrameCache::new(self.deltas.len()),
+            sink: self.sink,
+            range: self.range.clone(),
+            in_place: self.in_place,
+            pool: &pool,
+            order: Mutex::new(()),
+        };
+        let failure = Failure::default();
+        let mut result = Assembled::default();
+        self.progress.begin(self.range.end - self.range.start);
+        let blocks = block_span(&self.geometry, &self.range);
+        std::thread::scope(|scope| {
+            let (task_to, task_from) = bounded::<Task>(2);
+            let (done_to, done_from) = bounded::<Done>(64);
+            let (failure, job, geometry) = (&failure, &job, self.geometry);
+            let (deltas, table, span) = (self.deltas, self.table, blocks.clone());
+            scope.spawn(move || failure.guard(|| plan(deltas, table, &geometry, span, &task_to, &failure.stop)));
+            for _ in 0..workers {
+                let (from, to) = (task_from.clone(), done_to.clone());
+                scope.spawn(move || failure.guard(|| work(job, &from, &to, &failure.stop)));
+            }
+            drop((task_from, done_to));
+            failure.guard(|| {
+                let root = whole.then(|| RootBuilder::new(self.digest, &self.geometry));
+                let mut finish = Finish { root, next: blocks.start, waiting: BTreeMap::new(), result: &mut result };
+                finish.run(job, &done_from, self.progress, self.cancel)?;
+                finish.prove(self.root, blocks.end)
+            });
+        });
+        failure.into_result()?;
+        self.sink.finish()?;
+        Ok(result)
+    }
+}
+
+fn block_span(geometry: &Geometry, range: &std::ops::Range<u64>) -> std::ops::Range<BlockIndex> {
+    if range.is_empty() {
+        return 0..0;
+    }
+    geometry.block_of(range.start)..geometry.block_of(range.end - 1) + 1
+}
+
+/// Walks index and table in step.
+fn plan(
+    deltas: &[Arc<DeltaReader>],
+    table: &mut ChainTable,
+    geometry: &Geometry,
+    blocks: std::ops::Range<BlockIndex>,
+    to: &Sender<Task>,
+    stop: &CancelToken,
+) -> Result<()> {
+    let mut index = MergedIndex::new(deltas)?;
+    let mut next = blocks.start;
+    let piece = (ZERO_PIECE / u64::from(geometry.block_size())).max(1);
+    while next < blocks.end {
+        stop.check()?;
+        let zeros = index.zero_run(next)?.min(blocks.end - next).min(piece);
+        let task = if zeros > 0 {
+            check_zeros(table, next, zeros)?;
+            next += zeros;
+            Task::Zeros(next - zeros, zeros)
+        } else {
+            let plan = index.block(next)?;
+            let expected = table.entry(next)?.digest;
+            next += 1;
+            Task::Block(plan, expected)
+        };
+        if to.send(task).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn check_zeros(table: &mut ChainTable, first: BlockIndex, count: u64) -> Result<()> {
+    for index in first..first + count {
+        if table.entry(index)?.digest != BlockDigest::ZERO {
+            return Err(wrong_block(table.geometry(), index, "delta and manifest disagree on a block of zeros"));
+        }
+    }
+    Ok(())
+}
+
+fn wrong_block(geometry: &Geometry, index: BlockIndex, what: &str) -> Error {
+    Error::damaged(what).at(geometry.block_offset(index), u64::from(geometry.block_len(index)))
+}
+
+struct Job<'a> {
+    geometry: Geometry,
+    digest: DigestKind,
+    deltas: &'a [Arc<DeltaReader>],
+    cache: FrameCache,
+    sink: &'a dyn Sink,
+    range: std::ops::Range<u64>,
+    in_place: bool,
+    pool: &'a BufferPool,
+    /// Held from taking a task to having its buffer, so that the lowest block never waits for a later one's buffer.
+    order: Mutex<()>,
+}
+
+fn work(job: &Job<'_>, from: &Receiver<Task>, to: &Sender<Done>, stop: &CancelToken) -> Result<()> {
+    let mut hasher = BlockHasher::new(job.digest, job.geometry);
+    loop {
+        let order = job.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(task) = from.recv() else { return Ok(()) };
+        let done = match task {
+            Task::Zeros(first, count) => {
+                drop(order);
+                job.zeros(&mut hasher, first, count, stop)?
+            }
+            Task::Block(plan, expected) => {
+                let buffer = job.buffer(stop)?;
+                let existing = if job.in_place { Some(job.buffer(stop)?) } else { None };
+                drop(order);
+                job.block(&mut hasher, &plan, expected, buffer, existing)?
+            }
+        };
+        if to.send(done).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+impl Job<'_> {
+    fn buffer(&self, stop: &CancelToken) -> Result<PooledBuffer> {
+        loop {
+            stop.check()?;
+            if let Some(buffer) = self.pool.take(PATIENCE) {
+                return Ok(buffer);
+            }
+        }
+    }
+
+    fn zeros(&self, hasher: &mut BlockHasher, first: BlockIndex, count: u64, stop: &CancelToken) -> Result<Done> {
+        let (start, end) = self.wanted(self.geometry.block_offset(first), self.geometry.span_len(first, count));
+        let (mut written, mut kept) = (0, 0);
+        if self.in_place && !self.sink.starts_zero() {
+            let mut buffer = self.buffer(stop)?;
+            for index in first..first + count {
+                let (offset, len) = (self.geometry.block_offset(index), to_usize(u64::from(self.geometry.block_len(index))));
+                self.sink.read(&mut buffer, offset, len)?;
+                if hasher.hash(&buffer[..len], &mut Vec::new()) == BlockDigest::ZERO {
+                    kept += len as u64;
+                } else {
+                    let (start, end) = self.wanted(offset, len as u64);
+                    self.sink.put_zeros(start, end - start)?;
+                    written += end - start;
+                }
+            }
+        } else if !self.sink.in_order() {
+            self.sink.put_zeros(start, end - start)?;
+        }
+        Ok(Done { first, count, digest: BlockDigest::ZERO, buffer: None, written, kept })
+    }
+
+    /// The part of `offset .. offset + len` that is wanted.
+    fn wanted(&self, offset: u64, len: u64) -> (u64, u64) {
+        let start = offset.max(self.range.start);
+        (start, (offset + len).min(self.range.end).max(start))
+    }
+
+    fn block(
+        &self,
+        hasher: &mut BlockHasher,
+        plan: &BlockPlan,
+        expected: BlockDigest,
+        mut buffer: PooledBuffer,
+        existing: Option<PooledBuffer>,
+    ) -> Result<Done> {
+        let offset = self.geometry.block_offset(plan.index);
+        let len = to_usize(u64::from(plan.len));
+        let done = |buffer, written, kept| Done { first: plan.index, count: 1, digest: expected, buffer, written, kept };
+        let mut old_grains = Vec::new();
+        let existing = match existing {
+            Some(mut existing) => {
+                self.sink.read(&mut existing, offset, len)?;
+                if hasher.hash(&existing[..len], &mut old_grains).same(&expected) {
+                    return Ok(done(None, 0, u64::from(plan.len)));
+                }
+                Some(existing)
+            }
+            None => None,
+        };
+        let grains = self.assemble(hasher, plan, expected, &mut buffer)?;
+        buffer.set_len(len);
+        if self.sink.in_order() {
+            return Ok(done(Some(buffer), u64::from(plan.len), 0));
+        }
+        let mut wanted = GrainSet::empty(self.geometry.grains_in(plan.len));
+        for grain in 0..wanted.capacity() {
+            let bytes = self.geometry.grain_range(grain, plan.len);
+            let differs = existing.as_ref().is_none_or(|existing| existing[bytes.clone()] != buffer[bytes]);
+            if differs {
+                wanted.insert(grain);
+            }
+        }
+        if existing.is_none() && self.sink.starts_zero() {
+            leave_out_zeros(&self.geometry, &grains, &mut wanted);
+        }
+        let written = self.put_grains(&wanted, plan, &buffer)?;
+        Ok(done(None, written, u64::from(plan.len) - written))
+    }
+
+    /// Fills the buffer and proves it: block digest against the manifest, grain digests against the index.
+    fn assemble(
+        &self,
+        hasher: &mut BlockHasher,
+        plan: &BlockPlan,
+        expected: BlockDigest,
+        buffer: &mut PooledBuffer,
+    ) -> Result<Vec<GrainDigest>> {
+        let len = to_usize(u64::from(plan.len));
+        let covered: usize = plan.runs.iter().map(|run| self.run_bytes(plan, run.first, run.count).len()).sum();
+        if covered < len {
+            buffer[..len].fill(0);
+        }
+        for run in &plan.runs {
+            let target = self.run_bytes(plan, run.first, run.count);
+            let delta = &self.deltas[run.delta];
+            let frame = self.cache.get(run.delta, delta, run.frame)?;
+            let start = to_usize(u64::from(run.raw_offset));
+            let bytes = frame.get(start..start + target.len()).ok_or_else(|| {
+                Error::damaged("a frame is shorter than its grains").path(delta.object().display()).at(run.frame, 0)
+            })?;
+            buffer[target].copy_from_slice(bytes);
+        }
+        let mut grains = Vec::new();
+        let digest = hasher.hash(&buffer[..len], &mut grains);
+        if let Some(grain) = grains.iter().zip(&plan.digests).position(|(ours, theirs)| ours != theirs) {
+            let bytes = self.geometry.grain_range(u32::try_from(grain).unwrap_or(0), plan.len);
+            let place = self.geometry.block_offset(plan.index) + bytes.start as u64;
+            return Err(Error::damaged("stored bytes do not match their digest").at(place, bytes.len() as u64));
+        }
+        if !digest.same(&expected) {
+            return Err(wrong_block(&self.geometry, plan.index, "a block does not match its manifest"));
+        }
+        Ok(grains)
+    }
+
+    fn run_bytes(&self, plan: &BlockPlan, first: u32, count: u32) -> std::ops::Range<usize> {
+        let start = self.geometry.grain_range(first, plan.len).start;
+        start..self.geometry.grain_range(first + count - 1, plan.len).end
+    }
+
+    fn put_grains(&self, grains: &GrainSet, plan: &BlockPlan, buffer: &PooledBuffer) -> Result<u64> {
+        let offset = self.geometry.block_offset(plan.index);
+        let mut written = 0;
+        for (first, count) in grains.runs() {
+            let bytes = self.run_bytes(plan, first, count);
+            let (start, end) = self.wanted(offset + bytes.start as u64, bytes.len() as u64);
+            if start < end {
+                self.sink.put(start, &buffer[to_usize(start - offset)..to_usize(end - offset)])?;
+                written += end - start;
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Takes long runs of zero grains out of what is written.
+fn leave_out_zeros(geometry: &Geometry, grains: &[GrainDigest], wanted: &mut GrainSet) {
+    let mut zero = GrainSet::empty(wanted.capacity());
+    for (grain, digest) in (0..wanted.capacity()).zip(grains) {
+        if *digest == GrainDigest::ZERO {
+            zero.insert(grain);
+        }
+    }
+    for (first, count) in zero.runs() {
+        if to_usize(u64::from(count) * u64::from(geometry.grain_size())) >= SPARSE_RUN {
+            (first..first + count).for_each(|grain| wanted.remove(grain));
+        }
+    }
+}
+
+/// The end of the path, in volume order.
+struct Finish<'a> {
+    root: Option<RootBuilder>,
+    next: BlockIndex,
+    waiting: BTreeMap<BlockIndex, Done>,
+    result: &'a mut Assembled,
+}
+
+impl Finish<'_> {
+    fn run(&mut self, job: &Job<'_>, from: &Receiver<Done>, progress: &Progress, cancel: &CancelToken) -> Result<()> {
+        loop {
+            cancel.check()?;
+            match from.recv_timeout(PATIENCE) {
+                Ok(done) => drop(self.waiting.insert(done.first, done)),
+                Err(crossbeam::channel::RecvTimeoutError::Timeout) => continue,
+                Err(crossbeam::channel::RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            while let Some(done) = self.waiting.remove(&self.next) {
+                self.next += done.count;
+                self.take(job, &done)?;
+                let (start, end) = job.wanted(job.geometry.block_offset(done.first), job.geometry.span_len(done.first, done.count));
+                progress.add_done(end - start);
+                progress.add_changed(done.written);
+            }
+        }
+    }
+
+    fn take(&mut self, job: &Job<'_>, done: &Done) -> Result<()> {
+        let offset = job.geometry.block_offset(done.first);
+        if job.sink.in_order() {
+            let (start, end) = job.wanted(offset, job.geometry.span_len(done.first, done.count));
+            match &done.buffer {
+                Some(buffer) => job.sink.put(start, &buffer[to_usize(start - offset)..to_usize(end - offset)])?,
+                None => job.sink.put_zeros(start, end - start)?,
+            }
+        }
+        if let Some(root) = &mut self.root {
+            if done.digest == BlockDigest::ZERO {
+                root.push_zeros(done.count);
+            } else {
+                root.push(done.digest);
+            }
+        }
+        self.result.bytes_written += done.written;
+        self.result.bytes_kept += done.kept;
+        Ok(())
+    }
+
+    fn prove(&mut self, expected: RootDigest, end: BlockIndex) -> Result<()> {
+        if self.next != end {
+            return Err(super::collector::stopped());
+        }
+        let Some(root) = self.root.take() else { return Ok(()) };
+        if root.finish()? != expected {
+            return Err(Error::damaged("the root of what was put together is not the backup's"));
+        }
+        self.result.root_proven = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,332 @@
+//! The collector: puts blocks back in volume order and builds from them the root, the table pages, the counts, the list
+//! of changed ranges and the delta's entries.
+
+use std::collections::BTreeMap;
+
+use crossbeam::channel::Sender;
+
+use super::{ChangedRange, RangeKind, RangeMerger};
+use crate::backup_id::{Sequence, Statistics};
+use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootDigest, is_zero};
+use crate::encoder::Gatherer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{ChangedBlock, Collected, Compared, DeltaMessage, RawFrame, Verdict};
+use crate::format::delta::IndexEntry;
+use crate::format::manifest::{ENTRY_LEN, PAGE_LEN, TableEntry};
+use crate::geometry::{BlockIndex, Geometry};
+use crate::manifest::stored::PageSpool;
+use crate::manifest::working::WorkingManifest;
+use crate::progress::Progress;
+
+/// Puts what arrives in any order into volume order.
+#[derive(Default)]
+pub struct Reorder {
+    waiting: BTreeMap<BlockIndex, Collected>,
+    next: BlockIndex,
+}
+
+impl Reorder {
+    /// Takes one; returns nothing yet.
+    pub fn put(&mut self, item: Collected) {
+        self.waiting.insert(item.span().0, item);
+    }
+
+    /// The next in order, if it is there.
+    pub fn take(&mut self) -> Option<Collected> {
+        let item = self.waiting.remove(&self.next)?;
+        self.next += item.span().1;
+        Some(item)
+    }
+
+    /// The block that is waited for.
+    pub fn next(&self) -> BlockIndex {
+        self.next
+    }
+}
+
+/// Builds the new block table page by page, beside the parent's.
+pub struct TableBuilder<'a> {
+    pub parent: Option<&'a WorkingManifest>,
+    pub next: Option<&'a WorkingManifest>,
+    pub spool: Option<PageSpool>,
+    pub sequence: Sequence,
+    /// Every block is really read in this run: unchanged entries keep their older mark, so that their page stays equal.
+    pub reads_all: bool,
+    page: Vec<u8>,
+    parent_page: Vec<u8>,
+    number: u64,
+    oldest: Option<Sequence>,
+}
+
+impl<'a> TableBuilder<'a> {
+    pub fn new(
+        parent: Option<&'a WorkingManifest>,
+        next: Option<&'a WorkingManifest>,
+        spool: Option<PageSpool>,
+        sequence: Sequence,
+        reads_all: bool,
+    ) -> Result<Self> {
+        let mut builder = Self {
+            parent,
+            next,
+            spool,
+            sequence,
+            reads_all,
+            page: Vec::with_capacity(PAGE_LEN),
+            parent_page: Vec::new(),
+            number: 0,
+            oldest: Some(sequence),
+        };
+        builder.parent_page = builder.load_parent_page()?;
+        Ok(builder)
+    }
+
+    fn load_parent_page(&self) -> Result<Vec<u8>> {
+        self.parent.map_or_else(|| Ok(vec![0; PAGE_LEN]), |parent| parent.page(self.number))
+    }
+
+    fn parent_entry(&self) -> Result<TableEntry> {
+        let at = self.page.len();
+        TableEntry::decode(&self.parent_page[at..at + ENTRY_LEN])
+    }
+
+    fn push_read(&mut self, digest: BlockDigest, unchanged: bool) -> Result<()> {
+        let before = self.parent_entry()?;
+        let keep = self.reads_all && unchanged && before.last_read != 0;
+        let last_read = if keep { before.last_read } else { self.sequence };
+        self.push(TableEntry { digest, last_read })
+    }
+
+    fn push_hole(&mut self) -> Result<()> {
+        let before = self.parent_entry()?;
+        let entry = if before.digest == BlockDigest::ZERO { before } else { TableEntry::HOLE };
+        self.oldest = match (self.oldest, entry.last_read) {
+            (Some(oldest), read) if read > 0 => Some(oldest.min(read)),
+            _ => None,
+        };
+        self.push(entry)
+    }
+
+    fn push_holes(&mut self, mut count: u64) -> Result<()> {
+        while count > 0 {
+            if self.page.is_empty() && count >= BLOCKS_PER_PAGE && is_zero(&self.parent_page) {
+                self.page.resize(PAGE_LEN, 0);
+                self.oldest = None;
+                self.close()?;
+                count -= BLOCKS_PER_PAGE;
+            } else {
+                self.push_hole()?;
+                count -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: TableEntry) -> Result<()> {
+        entry.encode(&mut self.page);
+        if self.page.len() == PAGE_LEN { self.close() } else { Ok(()) }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.page.resize(PAGE_LEN, 0);
+        if let Some(spool) = &mut self.spool
+            && self.page != self.parent_page
+        {
+            spool.push(self.number, &self.page)?;
+        }
+        if let Some(next) = self.next
+            && !is_zero(&self.page)
+        {
+            next.put_page(self.number, &self.page)?;
+        }
+        self.page.clear();
+        self.number += 1;
+        self.parent_page = self.load_parent_page()?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Option<PageSpool>, Option<Sequence>)> {
+        if !self.page.is_empty() {
+            self.close()?;
+        }
+        Ok((self.spool, self.oldest))
+    }
+}
+
+/// Where the delta's frames and entries go.
+pub struct DeltaFeed {
+    pub gatherer: Gatherer,
+    pub frames: Sender<RawFrame>,
+    pub entries: Sender<DeltaMessage>,
+}
+
+impl DeltaFeed {
+    fn entry(&self, entry: IndexEntry) -> Result<()> {
+        self.entries.send(DeltaMessage::Entry(entry)).map_err(|_| stopped())
+    }
+
+    fn block(&mut self, index: BlockIndex, digest: BlockDigest, block: &ChangedBlock) -> Result<IndexEntry> {
+        let entry = self.gatherer.add(index, digest, block);
+        for frame in self.gatherer.take_full() {
+            self.frames.send(frame).map_err(|_| stopped())?;
+        }
+        Ok(entry)
+    }
+
+    fn finish(self) -> Result<()> {
+        self.gatherer.finish().into_iter().try_for_each(|frame| self.frames.send(frame).map_err(|_| stopped()))
+    }
+}
+
+/// A later stage has ended; its own error says why.
+pub fn stopped() -> Error {
+    Error::new(ErrorKind::Cancelled, "another stage has stopped")
+}
+
+/// What the collector has found out.
+pub struct Collection {
+    pub root: RootDigest,
+    pub spool: Option<PageSpool>,
+    pub oldest_read: Option<Sequence>,
+    pub statistics: Statistics,
+}
+
+/// Told first block, number of blocks and the digest of each.
+pub type OnDigest<'a> = &'a mut (dyn FnMut(BlockIndex, u64, BlockDigest) -> Result<()> + 'a);
+
+/// Takes blocks in volume order.
+pub struct Collector<'a> {
+    pub geometry: Geometry,
+    statistics: Statistics,
+    pub table: TableBuilder<'a>,
+    pub ranges: RangeMerger<'a>,
+    pub delta: Option<DeltaFeed>,
+    pub progress: &'a Progress,
+    /// Told every block's digest, in order, holes as one.
+    pub on_digest: Option<OnDigest<'a>>,
+    root: RootBuilder,
+    has_parent: bool,
+    zero_range: Option<(BlockIndex, u64)>,
+}
+
+impl<'a> Collector<'a> {
+    pub fn new(
+        geometry: Geometry,
+        digest: DigestKind,
+        table: TableBuilder<'a>,
+        ranges: RangeMerger<'a>,
+        delta: Option<DeltaFeed>,
+        progress: &'a Progress,
+    ) -> Self {
+        let has_parent = table.parent.is_some();
+        let root = RootBuilder::new(digest, &geometry);
+        let statistics = Statistics { blocks_total: geometry.block_count(), ..Statistics::default() };
+        Self { geometry, statistics, table, ranges, delta, progress, on_digest: None, root, has_parent, zero_range: None }
+    }
+
+    /// The next item in order.
+    pub fn take(&mut self, item: Collected) -> Result<()> {
+        let (first, count) = item.span();
+        if let Some(on_digest) = &mut self.on_digest {
+            let digest = if let Collected::Block(block) = &item { block.digest } else { BlockDigest::ZERO };
+            on_digest(first, count, digest)?;
+        }
+        match item {
+            Collected::Hole { first, count } => self.take_hole(first, count)?,
+            Collected::Block(block) => self.take_block(block)?,
+        }
+        self.progress.add_done(self.geometry.span_len(first, count));
+        Ok(())
+    }
+
+    fn take_hole(&mut self, first: BlockIndex, count: u64) -> Result<()> {
+        self.root.push_zeros(count);
+        self.table.push_holes(count)?;
+        let inherited = self.inherited_blocks().saturating_sub(first).min(count);
+        self.statistics.bytes_carried += self.geometry.span_len(first, inherited);
+        if inherited < count {
+            self.take_zero_tail(first + inherited, count - inherited)?;
+        }
+        Ok(())
+    }
+
+    /// Blocks that have their full counterpart in the parent.
+    fn inherited_blocks(&self) -> u64 {
+        let Some(parent) = self.table.parent else { return 0 };
+        let before = parent.header().geometry;
+        if before.volume_size() == self.geometry.volume_size() {
+            return self.geometry.block_count();
+        }
+        let smaller = before.volume_size().min(self.geometry.volume_size());
+        smaller / u64::from(self.geometry.block_size())
+    }
+
+    /// Zero blocks that the parent does not have: stored explicitly, as ranges.
+    fn take_zero_tail(&mut self, first: BlockIndex, count: u64) -> Result<()> {
+        if self.has_parent {
+            let length = self.geometry.span_len(first, count);
+            self.ranges.push(ChangedRange { offset: self.geometry.block_offset(first), length, kind: RangeKind::Zero })?;
+            self.statistics.blocks_changed += count;
+            self.statistics.grains_changed += length.div_ceil(u64::from(self.geometry.grain_size()));
+            self.statistics.bytes_changed += length;
+        }
+        match &mut self.zero_range {
+            Some((start, len)) if *start + *len == first => *len += count,
+            _ => {
+                self.flush_zero_range()?;
+                self.zero_range = Some((first, count));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_zero_range(&mut self) -> Result<()> {
+        match (self.zero_range.take(), &self.delta) {
+            (Some((first, count)), Some(delta)) => delta.entry(IndexEntry::ZeroRange { first, count }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_block(&mut self, block: Compared) -> Result<()> {
+        self.statistics.bytes_read += u64::from(block.len);
+        self.root.push(block.digest);
+        self.table.push_read(block.digest, matches!(block.verdict, Verdict::Unchanged))?;
+        let Verdict::Changed(changed) = block.verdict else { return Ok(()) };
+        let absent_before = changed.whole && changed.old == BlockDigest::UNKNOWN;
+        if block.digest == BlockDigest::ZERO && absent_before {
+            return self.take_zero_tail(block.index, 1);
+        }
+        self.count(block.index, &changed)?;
+        self.flush_zero_range()?;
+        if let Some(delta) = &mut self.delta {
+            let entry = delta.block(block.index, block.digest, &changed)?;
+            delta.entry(entry)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, index: BlockIndex, changed: &ChangedBlock) -> Result<()> {
+        let len = self.geometry.block_len(index);
+        let empty = crate::grain_set::GrainSet::empty(changed.zero.capacity());
+        // Without a parent there is nothing that a zero could differ from.
+        let zero = if self.has_parent { &changed.zero } else { &empty };
+        let bytes: usize = changed.stored.iter().chain(zero.iter()).map(|grain| self.geometry.grain_range(grain, len).len()).sum();
+        self.statistics.blocks_changed += 1;
+        self.statistics.grains_changed += u64::from(changed.stored.count() + zero.count());
+        self.statistics.bytes_changed += bytes as u64;
+        self.progress.add_changed(bytes as u64);
+        self.ranges.push_grains(&self.geometry, index, &changed.stored, zero)
+    }
+
+    /// All blocks have come.
+    pub fn finish(mut self) -> Result<Collection> {
+        self.flush_zero_range()?;
+        self.ranges.finish()?;
+        if let Some(delta) = self.delta {
+            delta.finish()?;
+        }
+        let (spool, oldest_read) = self.table.finish()?;
+        Ok(Collection { root: self.root.finish()?, spool, oldest_read, statistics: self.statistics })
+    }
+}
+

@@ -1,0 +1,278 @@
+//! `scan`: change tracking without a repository. Compares a source with a manifest file, lists what changed, and may
+//! write the new manifest and a delta.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::ChangedRange;
+use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking, has_holes};
+use crate::backup_id::{HintReport, Statistics, VolumeIdentity};
+use crate::cancel::CancelToken;
+use crate::digest::{DigestKind, RootDigest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::delta::{DeltaHeader, DeltaParent};
+use crate::format::manifest::{Form, ManifestHeader};
+use crate::geometry::Geometry;
+use crate::manifest::working::{self, WorkingManifest};
+use crate::progress::Progress;
+use crate::reader::Method;
+use crate::repository::InitOptions;
+use crate::source::{self, Source};
+use crate::storage::ObjectWriter;
+
+/// Options of a scan.
+#[derive(Debug, Clone)]
+pub struct ScanOptions {
+    /// Device or image file.
+    pub source: PathBuf,
+    /// What to compare with; without it everything that is not zero is listed.
+    pub manifest: Option<PathBuf>,
+    /// Where to write the manifest of what was read; may be the same file.
+    pub write_manifest: Option<PathBuf>,
+    /// Digest, sizes and compression when there is no manifest to take them from.
+    pub format: InitOptions,
+    /// Read a source that others may write to.
+    pub allow_live: bool,
+    /// Accept a manifest of another volume.
+    pub new_identity: bool,
+    /// Use hints (holes of files).
+    pub hints: bool,
+    /// Reads in flight.
+    pub queue_depth: u32,
+}
+
+impl ScanOptions {
+    /// The usual options for this source.
+    #[must_use]
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            manifest: None,
+            write_manifest: None,
+            format: InitOptions::default(),
+            allow_live: false,
+            new_identity: false,
+            hints: true,
+            queue_depth: DEFAULT_QUEUE_DEPTH,
+        }
+    }
+}
+
+/// What a scan found; the ranges were handed on one by one.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScanReport {
+    /// Path that was read.
+    pub source: String,
+    /// Which volume it is.
+    pub identity: VolumeIdentity,
+    /// Bytes of the volume.
+    pub size_bytes: u64,
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// Bytes of a grain.
+    pub grain_size: u32,
+    /// Which digest.
+    pub digest: DigestKind,
+    /// Root of what was read.
+    pub root: RootDigest,
+    /// Root of the manifest that it was compared with.
+    pub parent_root: Option<RootDigest>,
+    /// Which hint was used.
+    pub hint: HintReport,
+    /// What was counted.
+    #[serde(flatten)]
+    pub statistics: Statistics,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// A hint was proven wrong; the volume was then read in full.
+    pub alarm: Option<String>,
+}
+
+/// Makes the object that a delta is written to; asked again when the scan has to start again.
+pub type DeltaTarget<'a> = &'a mut dyn FnMut() -> Result<Box<dyn ObjectWriter>>;
+
+/// Scans. Ranges go to `on_range` in volume order; when a hint is proven wrong the scan starts again, after
+/// `on_range` was told by `on_restart`.
+pub fn scan(
+    options: &ScanOptions,
+    mut delta: Option<DeltaTarget<'_>>,
+    on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
+    on_restart: &mut dyn FnMut() -> Result<()>,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<ScanReport> {
+    let begun = Instant::now();
+    let source = source::open(&options.source, options.allow_live)?;
+    let parent = options.manifest.as_deref().map(WorkingManifest::open).transpose()?;
+    check_parent(options, &*source, parent.as_ref())?;
+    let (digest, geometry) = cut(options, &*source, parent.as_ref())?;
+    let mut pass = Pass { options, source: &*source, parent: parent.as_ref(), digest, geometry, progress, cancel };
+    let (mut alarm, mut warnings) = (None, Vec::new());
+    let mut use_holes = options.hints && !options.new_identity && has_holes(&*source)?;
+    let mut tracked = pass.run(use_holes, &mut delta, on_range)?;
+    if let Some(offset) = tracked.0.lie {
+        alarm = Some(format!("the file system called offset {offset} a hole and it holds data: read in full instead"));
+        on_restart()?;
+        use_holes = false;
+        tracked = pass.run(use_holes, &mut delta, on_range)?;
+    }
+    let (tracked, next) = tracked;
+    source.check_unchanged()?;
+    if let Some(next) = next {
+        pass.keep(next, use_holes, tracked.root)?;
+    }
+    if let Method::Pread(why) = &tracked.method {
+        warnings.push(why.clone());
+    }
+    let mut statistics = tracked.statistics;
+    statistics.bytes_stored = tracked.delta.map_or(0, |delta| delta.size);
+    statistics.duration_s = begun.elapsed().as_secs_f64();
+    Ok(ScanReport {
+        source: options.source.display().to_string(),
+        identity: source.identity().clone(),
+        size_bytes: geometry.volume_size(),
+        block_size: geometry.block_size(),
+        grain_size: geometry.grain_size(),
+        digest,
+        root: tracked.root,
+        parent_root: parent.as_ref().map(|parent| parent.header().root),
+        hint: HintReport {
+            kind: if use_holes { "holes" } else { "none" }.into(),
+            reason: if use_holes { "the file has holes" } else { "every block was read" }.into(),
+            sampled_blocks: tracked.sampled_blocks,
+        },
+        statistics,
+        warnings,
+        alarm,
+    })
+}
+
+fn check_parent(options: &ScanOptions, source: &dyn Source, parent: Option<&WorkingManifest>) -> Result<()> {
+    let Some(parent) = parent else { return Ok(()) };
+    if parent.header().identity != *source.identity() && !options.new_identity {
+        let text = format!("the manifest is of {}, the source is {}", parent.header().identity, source.identity());
+        return Err(Error::new(ErrorKind::IdentityMismatch, text)
+            .path(parent.path())
+            .hint("check the path; --new-identity compares them all the same"));
+    }
+    Ok(())
+}
+
+fn cut(options: &ScanOptions, source: &dyn Source, parent: Option<&WorkingManifest>) -> Result<(DigestKind, Geometry)> {
+    match parent.map(WorkingManifest::header) {
+        Some(header) => Ok((header.digest, header.geometry.resized(source.size())?)),
+        None => {
+            let format = &options.format;
+            Ok((format.digest, Geometry::new(source.size(), format.block_size, format.grain_size)?))
+        }
+    }
+}
+
+struct Pass<'a> {
+    options: &'a ScanOptions,
+    source: &'a dyn Source,
+    parent: Option<&'a WorkingManifest>,
+    digest: DigestKind,
+    geometry: Geometry,
+    progress: &'a Progress,
+    cancel: &'a CancelToken,
+}
+
+impl Pass<'_> {
+    fn sequence(&self) -> u32 {
+        self.parent.map_or(1, |parent| parent.header().sequence.saturating_add(1))
+    }
+
+    fn header(&self, use_holes: bool, root: RootDigest) -> ManifestHeader {
+        let parent = self.parent.map(WorkingManifest::header);
+        ManifestHeader {
+            form: Form::Working { unsettled: true },
+            geometry: self.geometry,
+            digest: self.digest,
+            identity: self.source.identity().clone(),
+            sequence: self.sequence(),
+            parent_sequence: parent.map_or(0, |parent| parent.sequence),
+            parent_root: parent.map_or(RootDigest::NONE, |parent| parent.root),
+            scanned_sequence: if use_holes { parent.map_or(0, |parent| parent.scanned_sequence) } else { self.sequence() },
+            root,
+        }
+    }
+
+    fn run(
+        &mut self,
+        use_holes: bool,
+        delta: &mut Option<DeltaTarget<'_>>,
+        on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
+    ) -> Result<(Tracked, Option<WorkingManifest>)> {
+        let next = match &self.options.write_manifest {
+            Some(path) => Some(WorkingManifest::create(&unfinished(path), self.header(use_holes, RootDigest::NONE))?),
+            None => None,
+        };
+        let result = self.track(use_holes, delta, next.as_ref(), on_range);
+        if let (Err(_), Some(next)) = (&result, &next) {
+            working::remove(next.path())?;
+        }
+        result.map(|tracked| (tracked, next))
+    }
+
+    fn track(
+        &self,
+        use_holes: bool,
+        delta: &mut Option<DeltaTarget<'_>>,
+        next: Option<&WorkingManifest>,
+        on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
+    ) -> Result<Tracked> {
+        let delta = match delta {
+            Some(make) => Some(DeltaOutput {
+                out: make()?,
+                header: self.delta_header(),
+                compression: self.options.format.compression,
+            }),
+            None => None,
+        };
+        Tracking {
+            source: self.source,
+            geometry: self.geometry,
+            digest: self.digest,
+            parent: self.parent,
+            next,
+            spool: None,
+            delta,
+            sequence: self.sequence(),
+            queue_depth: self.options.queue_depth,
+            use_holes,
+            cancel: self.cancel,
+            progress: self.progress,
+            on_range,
+            on_digest: None,
+        }
+        .run()
+    }
+
+    fn delta_header(&self) -> DeltaHeader {
+        let parent = self.parent.map(WorkingManifest::header).map(|parent| DeltaParent {
+            sequence: parent.sequence,
+            root: parent.root,
+            size: parent.geometry.volume_size(),
+        });
+        let identity = self.source.identity().clone();
+        DeltaHeader { geometry: self.geometry, digest: self.digest, identity, sequence: self.sequence(), parent }
+    }
+
+    /// Gives the new manifest its name; only now does it replace an older one.
+    fn keep(&self, mut next: WorkingManifest, use_holes: bool, root: RootDigest) -> Result<()> {
+        next.settle(self.header(use_holes, root))?;
+        match &self.options.write_manifest {
+            Some(path) => next.rename(path).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unfinished(path: &std::path::Path) -> PathBuf {
+    let mut name = path.to_path_buf().into_os_string();
+    name.push(crate::storage::UNFINISHED);
+    name.into()
+}

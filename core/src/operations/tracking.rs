@@ -1,0 +1,326 @@
+//! One pass over a source: plan, read, hash, compare, collect, and when a delta is wanted encode and write it.
+//!
+//! ```text
+//! reader ──Read──> hashers (every core: hash, compare) ──Collected──> collector (this thread)
+//!                                                                        │ RawFrame        │ entries
+//!                                                                        v                 v
+//!                                                               encoders (every core) ──> delta writer
+//! ```
+//! The first error of any stage ends all; what was begun is dropped, and nothing was committed.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::collector::{Collection, Collector, DeltaFeed, OnDigest, Reorder, TableBuilder, stopped};
+use super::plan::{Plan, Samples};
+use super::{ChangedRange, RangeMerger};
+use crate::backup_id::{Sequence, Statistics};
+use crate::cancel::CancelToken;
+use crate::comparer::Comparer;
+use crate::delta::writer::{ChangeCounts, DeltaWriter, Written};
+use crate::digest::{BlockDigest, DigestKind, RootDigest};
+use crate::encoder::{Encoder, Gatherer};
+use crate::error::{Error, Result};
+use crate::flow::{Collected, Compared, DeltaMessage, RawFrame, Read, Verdict};
+use crate::format::delta::DeltaHeader;
+use crate::format::repository_config::Compression;
+use crate::geometry::{Geometry, to_usize};
+use crate::hasher::Hasher;
+use crate::manifest::stored::PageSpool;
+use crate::manifest::working::WorkingManifest;
+use crate::progress::Progress;
+use crate::reader::{BlockReader, Method, ReadJob, Window};
+use crate::source::Source;
+use crate::storage::ObjectWriter;
+use crate::sys::buffer_pool::BufferPool;
+use crate::sys::host;
+
+/// Memory that the buffer pool may take, whatever depth and block size are asked for.
+const POOL_BYTES_MAX: usize = 160 << 20;
+/// How often the collector looks at the cancel token while nothing arrives.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Reads in flight unless chosen otherwise. More gains nothing on the devices measured, and costs memory.
+pub const DEFAULT_QUEUE_DEPTH: u32 = 8;
+
+/// What a pass needs to know.
+pub struct Tracking<'a> {
+    pub source: &'a dyn Source,
+    pub geometry: Geometry,
+    pub digest: DigestKind,
+    pub parent: Option<&'a WorkingManifest>,
+    /// Receives the table pages and grain runs of the new state.
+    pub next: Option<&'a WorkingManifest>,
+    /// Collects the table pages that differ from the parent's.
+    pub spool: Option<PageSpool>,
+    pub delta: Option<DeltaOutput>,
+    pub sequence: Sequence,
+    pub queue_depth: u32,
+    /// Leave out holes where the parent has no data.
+    pub use_holes: bool,
+    pub cancel: &'a CancelToken,
+    pub progress: &'a Progress,
+    pub on_range: &'a mut (dyn FnMut(ChangedRange) -> Result<()> + 'a),
+    pub on_digest: Option<OnDigest<'a>>,
+}
+
+/// A delta to be written along.
+pub struct DeltaOutput {
+    pub out: Box<dyn ObjectWriter>,
+    pub header: DeltaHeader,
+    pub compression: Compression,
+}
+
+/// What a pass found out.
+pub struct Tracked {
+    pub root: RootDigest,
+    pub statistics: Statistics,
+    pub spool: Option<PageSpool>,
+    pub oldest_read: Option<Sequence>,
+    pub sampled_blocks: u64,
+    pub delta: Option<Written>,
+    pub method: Method,
+    /// Offset of a block that the hint called a hole and that holds data.
+    pub lie: Option<u64>,
+}
+
+/// Whether holes are worth asking for: the source knows them and has some.
+pub fn has_holes(source: &dyn Source) -> Result<bool> {
+    Ok(source.knows_holes() && source.size() > 0 && source.next_data(0)? != Some(0..source.size()))
+}
+
+/// The first error of any stage, and the token that stops the others.
+#[derive(Default)]
+pub struct Failure {
+    first: Mutex<Option<Error>>,
+    pub stop: CancelToken,
+}
+
+impl Failure {
+    pub fn guard(&self, stage: impl FnOnce() -> Result<()>) {
+        if let Err(error) = stage() {
+            self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.stop.cancel();
+        }
+    }
+
+    pub fn into_result(self) -> Result<()> {
+        self.first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+impl Tracking<'_> {
+    /// Runs the pass.
+    pub fn run(self) -> Result<Tracked> {
+        let depth = self.queue_depth.clamp(1, 256);
+        let hashers = host::cores().min(to_usize(u64::from(depth)).max(2));
+        let pool = make_pool(depth, hashers, to_usize(u64::from(self.geometry.block_size())))?;
+        let reader = BlockReader::choose(self.source.file(), &pool, depth);
+        let method = reader.method().clone();
+        tracing::debug!(?method, backing = ?pool.backing(), buffers = pool.count(), hashers, "reading");
+
+        let (failure, window, samples) = (Failure::default(), Window::default(), Samples::default());
+        let plan = Plan::new(self.source, self.geometry, self.parent, self.use_holes, samples.clone());
+        let comparer = Comparer::new(self.parent, self.geometry);
+        let writer = self.delta.map(|output| DeltaPipe::open(output, self.geometry)).transpose()?;
+        let (mut collection, mut lie, mut delta) = (None, None, None);
+        self.progress.begin(self.geometry.volume_size());
+
+        std::thread::scope(|scope| {
+            let (read_to, read_from) = bounded(pool.count());
+            let (collected_to, collected_from) = bounded(64);
+            let (failure, window, pool, geometry) = (&failure, &window, &pool, self.geometry);
+            let source = self.source;
+            scope.spawn(move || {
+                let job = ReadJob { file: source.file(), geometry, pool, depth, window, cancel: &failure.stop };
+                failure.guard(|| reader.run(&job, Box::new(plan), &read_to));
+            });
+            for _ in 0..hashers {
+                let (from, to, next, digest) = (read_from.clone(), collected_to.clone(), self.next, self.digest);
+                scope.spawn(move || failure.guard(|| hash_and_compare(&from, &to, comparer, Hasher::new(digest, geometry), next)));
+            }
+            drop((read_from, collected_to));
+            let (feed, written) = match writer {
+                Some(pipe) => pipe.start(scope, failure, hashers, self.progress),
+                None => (None, None),
+            };
+            failure.guard(|| {
+                let reads_all = !self.use_holes;
+                let table = TableBuilder::new(self.parent, self.next, self.spool, self.sequence, reads_all)?;
+                let ranges = RangeMerger::new(self.on_range);
+                let mut collector =
+                    Collector::new(geometry, self.digest, table, ranges, feed, self.progress);
+                collector.on_digest = self.on_digest;
+                lie = collect(&collected_from, &mut collector, window, &samples, self.cancel)?;
+                collection = Some(collector.finish()?);
+                Ok(())
+            });
+            // An early end must not leave a stage waiting for somebody to take its messages.
+            drop(collected_from);
+            delta = written.and_then(|written| written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        });
+        failure.into_result()?;
+        let Collection { root, spool, oldest_read, statistics } = collection.ok_or_else(stopped)?;
+        let counts = ChangeCounts {
+            blocks: statistics.blocks_changed,
+            grains: statistics.grains_changed,
+            bytes: statistics.bytes_changed,
+        };
+        let delta = delta.filter(|_| lie.is_none()).map(|writer| writer.finish(root, counts)).transpose()?;
+        Ok(Tracked { root, statistics, spool, oldest_read, sampled_blocks: samples.count(), delta, method, lie })
+    }
+}
+
+/// As many buffers as are read, hashed and held for their turn at once, within the memory bound.
+pub fn make_pool(depth: u32, workers: usize, block_len: usize) -> Result<BufferPool> {
+    let depth = to_usize(u64::from(depth));
+    let wanted = depth + workers.min(depth.div_ceil(2)) + 2;
+    BufferPool::new(wanted.min(POOL_BYTES_MAX / block_len).max(2), block_len)
+}
+
+fn hash_and_compare(
+    from: &Receiver<Read>,
+    to: &Sender<Collected>,
+    comparer: Comparer<'_>,
+    mut hasher: Hasher,
+    next: Option<&WorkingManifest>,
+) -> Result<()> {
+    for read in from {
+        let item = match read {
+            Read::Hole { first, count } => Collected::Hole { first, count },
+            Read::Block { index, buffer } => {
+                let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+                let hashed = hasher.hash(buffer);
+                if let Some(next) = next {
+                    next.put_run(index, &hashed.digest, &hashed.grains)?;
+                }
+                let verdict = comparer.compare(index, hashed.digest, hashed.grains, hashed.buffer)?;
+                Collected::Block(Compared { index, digest: hashed.digest, len, verdict })
+            }
+        };
+        if to.send(item).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Feeds the collector in order until all stages before it have ended; stops early when a sample proves the hint wrong.
+fn collect(
+    from: &Receiver<Collected>,
+    collector: &mut Collector<'_>,
+    window: &Window,
+    samples: &Samples,
+    cancel: &CancelToken,
+) -> Result<Option<u64>> {
+    let mut order = Reorder::default();
+    let mut lie = None;
+    loop {
+        cancel.check()?;
+        match from.recv_timeout(PATIENCE) {
+            Ok(item) => order.put(item),
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        while let Some(item) = order.take() {
+            window.advance(order.next());
+            if let Collected::Block(Compared { index, digest, verdict: Verdict::Changed(_), .. }) = &item
+                && *digest != BlockDigest::ZERO
+                && samples.contains(*index)
+            {
+                lie.get_or_insert(collector.geometry.block_offset(*index));
+            }
+            collector.take(item)?;
+        }
+    }
+    if order.next() < collector.geometry.block_count() {
+        return Err(stopped());
+    }
+    Ok(lie)
+}
+
+/// The delta's side of the pass.
+struct DeltaPipe {
+    writer: DeltaWriter,
+    geometry: Geometry,
+    compression: Compression,
+}
+
+type WriterThread<'scope> = std::thread::ScopedJoinHandle<'scope, Option<DeltaWriter>>;
+
+impl DeltaPipe {
+    fn open(output: DeltaOutput, geometry: Geometry) -> Result<Self> {
+        let writer = DeltaWriter::begin(output.out, &output.header)?;
+        Ok(Self { writer, geometry, compression: output.compression })
+    }
+
+    fn start<'scope, 'env>(
+        self,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        failure: &'env Failure,
+        encoders: usize,
+        progress: &'env Progress,
+    ) -> (Option<DeltaFeed>, Option<WriterThread<'scope>>) {
+        let (frames, raw) = bounded::<RawFrame>(encoders);
+        let (entries, messages) = bounded::<DeltaMessage>(64);
+        for _ in 0..encoders {
+            let (raw, encoded, compression) = (raw.clone(), entries.clone(), self.compression);
+            scope.spawn(move || {
+                failure.guard(|| {
+                    let mut encoder = Encoder::new(compression)?;
+                    for frame in &raw {
+                        if encoded.send(DeltaMessage::Frame(encoder.encode(frame)?)).is_err() {
+                            break;
+                        }
+                    }
+                    Ok(())
+                });
+            });
+        }
+        let mut writer = self.writer;
+        let written = scope.spawn(move || {
+            let mut whole = None;
+            failure.guard(|| {
+                for message in &messages {
+                    let before = writer.written();
+                    writer.accept(message)?;
+                    progress.add_stored(writer.written() - before);
+                }
+                whole = Some(writer);
+                Ok(())
+            });
+            whole
+        });
+        (Some(DeltaFeed { gatherer: Gatherer::new(self.geometry), frames, entries }), Some(written))
+    }
+}
+
+/// Reads a file or device as far as `geometry` reaches and tells every block's digest; for proving what stands there.
+pub fn read_digests(
+    source: &dyn Source,
+    geometry: Geometry,
+    digest: DigestKind,
+    progress: &Progress,
+    cancel: &CancelToken,
+    on_digest: OnDigest<'_>,
+) -> Result<Tracked> {
+    Tracking {
+        source,
+        geometry,
+        digest,
+        parent: None,
+        next: None,
+        spool: None,
+        delta: None,
+        sequence: 1,
+        queue_depth: DEFAULT_QUEUE_DEPTH,
+        use_holes: false,
+        cancel,
+        progress,
+        on_range: &mut |_| Ok(()),
+        on_digest: Some(on_digest),
+    }
+    .run()
+}

@@ -1,0 +1,133 @@
+//! `verify`: is what is stored whole, and does it give back the volumes it promises?
+//!
+//! Without data: records, chains, manifests (every page, the root), deltas (header, trailer, every index segment, and
+//! that index and tables agree). With data: every byte too, by the path that a restore takes, up to the root.
+
+use serde::Serialize;
+
+use super::assembly::Assembly;
+use crate::backup_id::{BackupId, BackupRecord};
+use crate::cancel::CancelToken;
+use crate::digest::{BlockDigest, to_hex};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::delta::IndexEntry;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::sink::comparing::ComparingSink;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    /// The backup it hurts, if that can be told.
+    pub backup_id: Option<BackupId>,
+    /// Where in `path`, or in the volume.
+    pub offset: u64,
+    /// How many bytes, 0 when it cannot be told.
+    pub length: u64,
+    /// What, with the path.
+    pub what: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyReport {
+    /// Nothing is wrong.
+    pub ok: bool,
+    /// Backups looked at.
+    pub backups_checked: u64,
+    /// Whether every byte was read.
+    pub data: bool,
+    /// All that is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Verifies these backups. Damage is reported, not returned as an error.
+pub fn verify(
+    repository: &Repository,
+    records: &[BackupRecord],
+    unreadable: &[Error],
+    data: bool,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<VerifyReport> {
+    let mut problems: Vec<Problem> = unreadable.iter().map(|error| problem(None, error)).collect();
+    for record in records {
+        cancel.check()?;
+        match verify_one(repository, record, data, progress, cancel) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => problems.push(problem(Some(record.backup_id), &error)),
+        }
+    }
+    Ok(VerifyReport { ok: problems.is_empty(), backups_checked: records.len() as u64, data, problems })
+}
+
+fn problem(backup_id: Option<BackupId>, error: &Error) -> Problem {
+    let (offset, length) = error.place().unwrap_or_default();
+    Problem { backup_id, offset, length, what: error.full_text() }
+}
+
+fn verify_one(repository: &Repository, record: &BackupRecord, data: bool, progress: &Progress, cancel: &CancelToken) -> Result<()> {
+    let chain = repository.chain(record)?;
+    let mut table = repository.table(&chain)?;
+    table.prove_root()?;
+    check_index(repository, record, &chain)?;
+    if !data {
+        return Ok(());
+    }
+    let deltas = repository.deltas(&chain)?;
+    progress.begin(record.delta.size);
+    let digest = deltas[0].prove_bytes(|bytes| {
+        progress.add_done(bytes);
+        cancel.check()
+    })?;
+    if to_hex(&digest) != record.delta.blake3 {
+        return Err(Error::damaged("the delta is not the one its record names").path(deltas[0].object().display()));
+    }
+    Assembly {
+        deltas: &deltas,
+        table: &mut table,
+        geometry: repository.geometry(record.size_bytes)?,
+        digest: record.digest,
+        root: record.root,
+        sink: &ComparingSink,
+        range: 0..record.size_bytes,
+        in_place: false,
+        progress,
+        cancel,
+    }
+    .run()
+    .map(drop)
+}
+
+/// Every entry of the delta's index against the tables before and after it.
+fn check_index(repository: &Repository, record: &BackupRecord, chain: &crate::repository::chain::Chain) -> Result<()> {
+    let delta = repository.delta(record)?;
+    let mut after = repository.table(chain)?;
+    let mut before = match chain.records().get(1) {
+        Some(parent) => Some(repository.table(&repository.chain(parent)?)?),
+        None => None,
+    };
+    let mut cursor = delta.cursor();
+    while let Some(entry) = cursor.next_entry()? {
+        let (first, count) = entry.span();
+        let (old, new) = match &entry {
+            IndexEntry::Grains(entry) => (entry.old, entry.new),
+            IndexEntry::Zero { old, .. } => (*old, BlockDigest::ZERO),
+            IndexEntry::ZeroRange { .. } => (BlockDigest::UNKNOWN, BlockDigest::ZERO),
+        };
+        let mut fits = true;
+        for index in first..first + count {
+            fits &= after.entry(index)?.digest == new;
+        }
+        if let Some(before) = before.as_mut().filter(|table| first < table.geometry().block_count()) {
+            fits &= old == before.entry(first)?.digest;
+        }
+        if !fits {
+            return Err(Error::damaged("the delta's index and the manifests disagree")
+                .path(delta.object().display())
+                .at(after.geometry().block_offset(first), after.geometry().span_len(first, count)));
+        }
+    }
+    Ok(())
+}

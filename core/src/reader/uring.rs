@@ -1,0 +1,93 @@
+//! The io_uring reader: keeps `depth` reads in flight while buffers last.
+
+use std::time::Duration;
+
+use crossbeam::channel::Sender;
+
+use super::{PATIENCE, PlanIter, ReadJob};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{Planned, Read};
+use crate::geometry::{BlockIndex, to_usize};
+use crate::sys::direct_file::aligned_len;
+use crate::sys::ring::{Completion, ReadRing};
+
+pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Sender<Read>) -> Result<()> {
+    let mut plan = plan.peekable();
+    let mut done = Vec::new();
+    loop {
+        job.cancel.check()?;
+        while let Some(index) = next_to_read(&mut plan, job, out)? {
+            if !ring.has_room() || !queue(&mut ring, job, index)? {
+                break;
+            }
+            plan.next();
+        }
+        if ring.in_flight() > 0 {
+            ring.wait(&mut done).map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
+        } else if plan.peek().is_none() {
+            return Ok(());
+        } else {
+            // Only the window holds the next block back: the collector is about to move it.
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        for completion in done.drain(..) {
+            let block = finish(job, completion)?;
+            if out.send(block).is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Passes holes on and returns the next block to read, which stays in the plan; `None` when there is nothing to queue
+/// now.
+fn next_to_read(
+    plan: &mut std::iter::Peekable<PlanIter<'_>>,
+    job: &ReadJob<'_>,
+    out: &Sender<Read>,
+) -> Result<Option<BlockIndex>> {
+    loop {
+        match plan.peek() {
+            Some(Ok(Planned::Read(index))) => return Ok(job.window.admits(*index).then_some(*index)),
+            None => return Ok(None),
+            Some(_) => {}
+        }
+        match plan.next() {
+            Some(Err(error)) => return Err(error),
+            Some(Ok(Planned::Hole { first, count })) => drop(out.send(Read::Hole { first, count })),
+            Some(Ok(Planned::Read(_))) | None => {}
+        }
+    }
+}
+
+/// Queues a read if a buffer is free; waits for one only when nothing else could bring one back.
+fn queue(ring: &mut ReadRing, job: &ReadJob<'_>, index: BlockIndex) -> Result<bool> {
+    let buffer = if ring.in_flight() == 0 { job.pool.take(PATIENCE) } else { job.pool.try_take() };
+    let Some(buffer) = buffer else { return Ok(false) };
+    let len = aligned_len(job.geometry.block_len(index));
+    let offset = job.geometry.block_offset(index);
+    ring.push(index, buffer, offset, len)
+        .and_then(|()| ring.submit())
+        .map_err(|source| Error::io("reading with io_uring", job.file.path(), source).at(offset, u64::from(len)))?;
+    Ok(true)
+}
+
+/// A short or failed read is repeated the careful way, which finishes it or names the place.
+fn finish(job: &ReadJob<'_>, completion: Completion) -> Result<Read> {
+    let Completion { tag: index, mut buffer, result } = completion;
+    let len = to_usize(u64::from(job.geometry.block_len(index)));
+    if !matches!(result, Ok(got) if got >= len) {
+        if let Err(reason) = &result {
+            tracing::warn!(offset = job.geometry.block_offset(index), %reason, "a read failed; trying it in pieces");
+        }
+        let retried = job.file.read_block(&mut buffer, job.geometry.block_offset(index), len);
+        retried.map_err(|error| if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error })?;
+    }
+    buffer.set_len(len);
+    Ok(Read::Block { index, buffer })
+}
+
+/// EIO is an error, never zeros.
+pub fn unreadable(error: Error) -> Error {
+    error.hint("the source has unreadable sectors: look at the kernel log (dmesg), nothing was committed")
+}

@@ -1,0 +1,140 @@
+//! Which backups there are: the records, and nothing else, say so.
+
+use jiff::Timestamp;
+
+use super::Repository;
+use super::layout::{VOLUMES, VolumeLayout, decode_volume};
+use crate::backup_id::BackupRecord;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::record;
+use crate::storage::{is_unfinished, read_small};
+
+/// Records of one or all volumes, with those that could not be read.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Sound records, by volume name and sequence.
+    pub records: Vec<BackupRecord>,
+    /// Records that exist but cannot be read.
+    pub damaged: Vec<Error>,
+}
+
+impl Repository {
+    /// Names of all volumes, sorted.
+    pub fn volumes(&self) -> Result<Vec<String>> {
+        let mut names: Vec<_> = self.storage().folders(VOLUMES)?.iter().filter_map(|name| decode_volume(name)).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The backups of one volume, or of all.
+    pub fn catalog(&self, volume: Option<&str>) -> Result<Catalog> {
+        let volumes = match volume {
+            Some(name) => vec![name.to_owned()],
+            None => self.volumes()?,
+        };
+        let mut catalog = Catalog::default();
+        for name in volumes {
+            self.read_volume(&name, &mut catalog)?;
+        }
+        Ok(catalog)
+    }
+
+    fn read_volume(&self, volume: &str, catalog: &mut Catalog) -> Result<()> {
+        let layout = VolumeLayout::new(volume)?;
+        for name in self.storage().list(&layout.records())? {
+            if is_unfinished(&name) {
+                continue;
+            }
+            let name = format!("{}/{name}", layout.records());
+            match self.read_record(&name, volume) {
+                Ok(record) => catalog.records.push(record),
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                    catalog.damaged.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one record and checks that it stands where it belongs.
+    fn read_record(&self, name: &str, volume: &str) -> Result<BackupRecord> {
+        let bytes = read_small(self.storage(), name, record::MAX_LEN)?;
+        let display = self.storage().display(name);
+        let record: BackupRecord = record::decode(&bytes).map_err(|error| error.path(&display))?;
+        let belongs = record.volume == volume
+            && VolumeLayout::new(volume)?.record(record.sequence) == name
+            && record.sequence > 0
+            && (record.block_size, record.grain_size, record.digest)
+                == (self.config.block_size, self.config.grain_size, self.config.digest);
+        if !belongs {
+            return Err(Error::damaged("a record does not belong where it stands").path(display));
+        }
+        if record.schema_version > BackupRecord::SCHEMA_VERSION {
+            return Err(Error::new(ErrorKind::Unsupported, "a record of a newer version").path(display));
+        }
+        Ok(record)
+    }
+
+    /// The newest backup of a volume. A damaged newest record is an error: going on from an older one would fork the chain.
+    pub fn newest(&self, volume: &str) -> Result<Option<BackupRecord>> {
+        let catalog = self.catalog(Some(volume))?;
+        if let Some(error) = catalog.damaged.into_iter().next_back() {
+            return Err(error.hint("put the record back from a copy of the repository, or remove it and its backup"));
+        }
+        Ok(catalog.records.into_iter().next_back())
+    }
+
+    /// The backup that `name` means: a unique prefix of an id, `latest`, `latest~N`; `at` cuts off what was taken later.
+    pub fn resolve(&self, name: &str, volume: Option<&str>, at: Option<Timestamp>) -> Result<BackupRecord> {
+        let catalog = self.catalog(volume)?;
+        for error in &catalog.damaged {
+            tracing::warn!(%error, "a record cannot be read; its backup is left out");
+        }
+        let mut records = catalog.records;
+        records.retain(|record| at.is_none_or(|at| record.taken_at <= at));
+        let found = match back_steps(name)? {
+            Some(steps) => {
+                one_volume(&records)?;
+                records.into_iter().rev().nth(steps)
+            }
+            None => one_prefix(records, name)?,
+        };
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("no backup '{name}'"))
+                .path(self.storage().display(""))
+                .hint("`blkdelta list` shows what is there")
+        })
+    }
+}
+
+/// N of `latest~N`, 0 for `latest`, `None` for an id.
+fn back_steps(name: &str) -> Result<Option<usize>> {
+    let Some(rest) = name.strip_prefix("latest") else { return Ok(None) };
+    if rest.is_empty() {
+        return Ok(Some(0));
+    }
+    let steps = rest.strip_prefix('~').and_then(|steps| steps.parse().ok());
+    let wrong = || Error::new(ErrorKind::WrongUse, format!("'{name}' is not a backup")).hint("write latest or latest~1");
+    steps.map(Some).ok_or_else(wrong)
+}
+
+fn one_volume(records: &[BackupRecord]) -> Result<()> {
+    match (records.first(), records.last()) {
+        (Some(first), Some(last)) if first.volume != last.volume => {
+            let text = format!("'latest' of which volume? There are '{}' and '{}'", first.volume, last.volume);
+            Err(Error::new(ErrorKind::WrongUse, text).hint("name one with --volume"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn one_prefix(records: Vec<BackupRecord>, prefix: &str) -> Result<Option<BackupRecord>> {
+    let mut fitting = records.into_iter().filter(|record| record.backup_id.to_string().starts_with(prefix));
+    let first = fitting.next();
+    if prefix.is_empty() || fitting.next().is_some() {
+        let text = format!("'{prefix}' is the beginning of several ids");
+        return Err(Error::new(ErrorKind::WrongUse, text).hint("write more of the id"));
+    }
+    Ok(first)
+}

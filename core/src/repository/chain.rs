@@ -1,0 +1,185 @@
+//! What a backup builds on, and its state read through that chain.
+
+use std::sync::Arc;
+
+use super::Repository;
+use crate::backup_id::BackupRecord;
+use crate::delta::reader::DeltaReader;
+use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootBuilder, is_zero};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::manifest::{ENTRY_LEN, ManifestHeader, PAGE_LEN, TableEntry};
+use crate::geometry::{BlockIndex, Geometry, to_usize};
+use crate::manifest::stored::StoredManifest;
+
+/// A backup with all it needs, newest first, the full last.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    records: Vec<BackupRecord>,
+}
+
+impl Chain {
+    /// The backup itself.
+    #[must_use]
+    pub fn tip(&self) -> &BackupRecord {
+        &self.records[0]
+    }
+
+    /// All records, newest first.
+    #[must_use]
+    pub fn records(&self) -> &[BackupRecord] {
+        &self.records
+    }
+}
+
+impl Repository {
+    /// The chain of a backup. A missing or different parent is damage, with its place.
+    pub fn chain(&self, tip: &BackupRecord) -> Result<Chain> {
+        let catalog = self.catalog(Some(&tip.volume))?;
+        let mut records = vec![tip.clone()];
+        while let Some(link) = records.last().and_then(|record| record.parent) {
+            let child = records.last().map_or(0, |record| record.sequence);
+            let parent = catalog.records.iter().find(|record| record.sequence == link.sequence);
+            let parent = parent.filter(|parent| parent.root == link.root && parent.sequence < child);
+            let missing = || {
+                let text = format!("backup {child} needs {} of '{}', which is not there", link.sequence, tip.volume);
+                let name = super::layout::VolumeLayout::new(&tip.volume).map(|layout| layout.record(link.sequence));
+                Error::damaged(text).path(self.storage().display(&name.unwrap_or_default()))
+            };
+            records.push(parent.ok_or_else(missing)?.clone());
+        }
+        Ok(Chain { records })
+    }
+
+    /// Opens the delta of a backup and proves that it is the one the record names.
+    pub fn delta(&self, record: &BackupRecord) -> Result<Arc<DeltaReader>> {
+        let object = self.storage().open(&record.delta.name).map_err(missing_part)?;
+        let (path, size) = (object.display(), object.size());
+        if size != record.delta.size {
+            let text = format!("the delta has {size} bytes, its record says {}", record.delta.size);
+            return Err(Error::damaged(text).path(path).at(size.min(record.delta.size), 0));
+        }
+        let reader = DeltaReader::open(object)?;
+        let header = reader.header();
+        let parent = header.parent.map(|parent| (parent.sequence, parent.root));
+        let belongs = header.sequence == record.sequence
+            && header.geometry.volume_size() == record.size_bytes
+            && (header.geometry.block_size(), header.geometry.grain_size()) == (record.block_size, record.grain_size)
+            && header.digest == record.digest
+            && parent == record.parent.map(|link| (link.sequence, link.root))
+            && reader.trailer().root == record.root;
+        if !belongs {
+            return Err(Error::damaged("the delta is not the one its record names").path(path));
+        }
+        Ok(Arc::new(reader))
+    }
+
+    /// Opens the stored manifest of a backup and proves that it is the one the record names.
+    pub fn manifest(&self, record: &BackupRecord) -> Result<StoredManifest> {
+        let object = self.storage().open(&record.manifest.name).map_err(missing_part)?;
+        let path = object.display();
+        let manifest = StoredManifest::open(object)?;
+        let header = manifest.header();
+        let belongs = header.sequence == record.sequence
+            && header.root == record.root
+            && header.geometry.volume_size() == record.size_bytes
+            && header.digest == record.digest
+            && manifest.is_full() == record.parent.is_none();
+        if !belongs {
+            return Err(Error::damaged("the manifest is not the one its record names").path(path));
+        }
+        Ok(manifest)
+    }
+
+    /// The block table of a chain's tip.
+    pub fn table(&self, chain: &Chain) -> Result<ChainTable> {
+        let manifests = chain.records.iter().map(|record| self.manifest(record)).collect::<Result<Vec<_>>>()?;
+        let geometry = manifests[0].header().geometry;
+        Ok(ChainTable { manifests, geometry, page: None })
+    }
+
+    /// The deltas of a chain, newest first.
+    pub fn deltas(&self, chain: &Chain) -> Result<Vec<Arc<DeltaReader>>> {
+        chain.records.iter().map(|record| self.delta(record)).collect()
+    }
+}
+
+fn missing_part(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound { error.kind_is(ErrorKind::Damaged) } else { error }
+}
+
+/// The block table of a state, put together from the pages of a chain's manifests.
+pub struct ChainTable {
+    manifests: Vec<StoredManifest>,
+    geometry: Geometry,
+    page: Option<(u64, Vec<u8>)>,
+}
+
+impl ChainTable {
+    /// How the volume is cut.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The newest manifest's header.
+    #[must_use]
+    pub fn header(&self) -> &ManifestHeader {
+        self.manifests[0].header()
+    }
+
+    /// A page's bytes: the newest manifest that holds it decides, and nothing is inherited through one whose volume
+    /// ended before that page.
+    pub fn page(&self, page: u64) -> Result<Vec<u8>> {
+        for manifest in &self.manifests {
+            if page >= ManifestHeader::page_count(&manifest.header().geometry) {
+                break;
+            }
+            if let Some(bytes) = manifest.page(page)? {
+                return Ok(bytes);
+            }
+        }
+        Ok(vec![0; PAGE_LEN])
+    }
+
+    /// A block's entry; cheap when blocks are asked for in order.
+    pub fn entry(&mut self, index: BlockIndex) -> Result<TableEntry> {
+        let number = index / BLOCKS_PER_PAGE;
+        let bytes = match self.page.take() {
+            Some((held, bytes)) if held == number => bytes,
+            _ => self.page(number)?,
+        };
+        let at = to_usize(index % BLOCKS_PER_PAGE) * ENTRY_LEN;
+        let entry = TableEntry::decode(&bytes[at..at + ENTRY_LEN]);
+        self.page = Some((number, bytes));
+        entry
+    }
+
+    /// Proves that the table gives the root that its header names.
+    pub fn prove_root(&self) -> Result<()> {
+        let mut root = RootBuilder::new(self.header().digest, &self.geometry);
+        for page in 0..ManifestHeader::page_count(&self.geometry) {
+            let here = (self.geometry.block_count() - page * BLOCKS_PER_PAGE).min(BLOCKS_PER_PAGE);
+            let bytes = self.page(page)?;
+            if is_zero(&bytes) {
+                root.push_zeros(here);
+                continue;
+            }
+            for entry in bytes.chunks(ENTRY_LEN).take(to_usize(here)) {
+                root.push(TableEntry::decode(entry)?.digest);
+            }
+        }
+        if root.finish()? != self.header().root {
+            return Err(Error::damaged("the tables of the chain do not give the backup's root"));
+        }
+        Ok(())
+    }
+
+    /// Whether block `index` differs between two tables of the same cut.
+    pub fn differs(&mut self, other: &mut Self, index: BlockIndex) -> Result<bool> {
+        if self.geometry.block_len(index) != other.geometry.block_len(index) {
+            return Ok(true);
+        }
+        let (ours, theirs): (BlockDigest, BlockDigest) = (self.entry(index)?.digest, other.entry(index)?.digest);
+        Ok(!ours.same(&theirs))
+    }
+}

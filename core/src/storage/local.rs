@@ -1,0 +1,251 @@
+//! A directory as storage.
+//!
+//! An object is written under an unfinished name, synced, renamed without replacing, and its directory synced. After a
+//! failed sync the file is condemned: it is never synced again (the page cache would lie), the run ends. Locks are
+//! flock(2) on a file that stays: the kernel releases them when their holder dies, so a dead run never blocks the next.
+//! Trade-off: on a network file system without lock support two hosts are kept apart by `put_new` alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{LockGuard, ObjectReader, ObjectWriter, Storage, UNFINISHED};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{faults, files};
+
+/// Dirty bytes after which write-back is started, so that the final sync has little left to do.
+const WRITEBACK_STEP: u64 = 16 << 20;
+
+/// Objects as files below a directory.
+pub struct LocalStorage {
+    root: PathBuf,
+}
+
+impl LocalStorage {
+    /// Storage in this directory, which need not exist yet.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The file's directory, made if need be and synced into its parent.
+    fn make_parent(path: &Path) -> Result<&Path> {
+        let parent = path.parent().unwrap_or(path);
+        if !parent.is_dir() {
+            faults::point("mkdir")
+                .and_then(|()| DirBuilder::new().recursive(true).mode(0o700).create(parent))
+                .map_err(|source| Error::io("making a directory", parent, source))?;
+            for folder in parent.ancestors().take(4) {
+                let _ = files::sync_directory(folder);
+            }
+        }
+        Ok(parent)
+    }
+}
+
+impl Storage for LocalStorage {
+    fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>> {
+        let target = self.path(name);
+        Self::make_parent(&target)?;
+        LocalWriter::begin(target).map(|writer| Box::new(writer) as Box<dyn ObjectWriter>)
+    }
+
+    fn put_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut writer = self.create(name)?;
+        writer.write(bytes)?;
+        writer.finish()
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn ObjectReader>> {
+        let path = self.path(name);
+        let problem = |source| Error::io("opening", &path, source);
+        faults::point("open").map_err(problem)?;
+        let file = File::open(&path).map_err(problem)?;
+        let metadata = file.metadata().map_err(problem)?;
+        if !metadata.is_file() {
+            return Err(Error::damaged("this is not a file").path(&path));
+        }
+        Ok(Arc::new(LocalReader { file, path: path.clone(), size: metadata.len() }))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.names(folder, |entry| entry.is_file())
+    }
+
+    fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        self.names(folder, |entry| entry.is_dir())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name);
+        match faults::point("unlink").and_then(|()| fs::remove_file(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", &path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self, name: &str, note: &str) -> Result<Box<dyn LockGuard>> {
+        let path = self.path(name);
+        Self::make_parent(&path)?;
+        let problem = |source| Error::io("locking", &path, source);
+        faults::point("open").map_err(problem)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(problem)?;
+        let lock = files::FileLock::try_lock(file).map_err(|(file, error)| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let holder = io::read_to_string(file).unwrap_or_default();
+                Error::new(ErrorKind::Locked, format!("the volume is locked by {}", holder.trim())).path(&path)
+            }
+            _ => problem(error),
+        })?;
+        // The note is for people only; a full disk must not keep anybody from locking.
+        let _ = lock.file().set_len(0).and_then(|()| lock.file().write_all_at(note.as_bytes(), 0));
+        Ok(Box::new(LocalLock(lock)))
+    }
+
+    fn display(&self, name: &str) -> PathBuf {
+        self.path(name)
+    }
+}
+
+impl LocalStorage {
+    fn names(&self, folder: &str, wanted: impl Fn(&fs::FileType) -> bool) -> Result<Vec<String>> {
+        let path = self.path(folder);
+        let problem = |source| Error::io("listing", &path, source);
+        faults::point("readdir").map_err(problem)?;
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(problem)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(problem)?;
+            if wanted(&entry.file_type().map_err(problem)?) {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+struct LocalLock(#[allow(dead_code)] files::FileLock);
+
+impl LockGuard for LocalLock {}
+
+struct LocalWriter {
+    file: File,
+    unfinished: PathBuf,
+    target: PathBuf,
+    written: u64,
+    flushed: u64,
+    done: bool,
+    replace: bool,
+}
+
+/// A single file that appears whole, replacing what had its name: a scan's delta.
+pub struct FileReplacer(Box<LocalWriter>);
+
+impl FileReplacer {
+    /// Begins the file that will be at `path`.
+    pub fn begin(path: &Path) -> Result<Self> {
+        let mut writer = LocalWriter::begin(path.to_path_buf())?;
+        writer.replace = true;
+        Ok(Self(Box::new(writer)))
+    }
+}
+
+impl ObjectWriter for FileReplacer {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write(bytes)
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.0.finish()
+    }
+}
+
+impl LocalWriter {
+    fn begin(target: PathBuf) -> Result<Self> {
+        let mut unfinished = target.clone().into_os_string();
+        let unique = crate::sys::host::random_bytes::<4>().map(u32::from_le_bytes).unwrap_or_default();
+        unfinished.push(format!(".{unique:08x}{UNFINISHED}"));
+        let unfinished = PathBuf::from(unfinished);
+        let file = faults::point("open")
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished))
+            .map_err(|source| Error::io("creating", &target, source))?;
+        Ok(Self { file, unfinished, target, written: 0, flushed: 0, done: false, replace: false })
+    }
+}
+
+impl ObjectWriter for LocalWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        faults::point("write")
+            .and_then(|()| self.file.write_all(bytes))
+            .map_err(|source| Error::io("writing", &self.target, source).at(self.written, bytes.len() as u64))?;
+        self.written += bytes.len() as u64;
+        if self.written - self.flushed >= WRITEBACK_STEP {
+            files::start_writeback(&self.file, self.flushed..self.written);
+            self.flushed = self.written;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        let problem = |what: &str, source| Error::io(what, &self.target, source);
+        faults::point("fsync").and_then(|()| self.file.sync_all()).map_err(|source| problem("syncing", source))?;
+        files::drop_all_pages(&self.file);
+        let named = if self.replace {
+            fs::rename(&self.unfinished, &self.target)
+        } else {
+            files::rename_new(&self.unfinished, &self.target)
+        };
+        named.map_err(|source| problem("naming", source))?;
+        self.done = true;
+        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        files::sync_directory(folder).map_err(|source| Error::io("syncing the directory of", &self.target, source))
+    }
+}
+
+impl Drop for LocalWriter {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = fs::remove_file(&self.unfinished);
+        }
+    }
+}
+
+struct LocalReader {
+    file: File,
+    path: PathBuf,
+    size: u64,
+}
+
+impl ObjectReader for LocalReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let result = faults::point("pread").and_then(|()| self.file.read_exact_at(buffer, offset));
+        result.map_err(|source| {
+            let error = if source.kind() == io::ErrorKind::UnexpectedEof {
+                Error::damaged("the file is cut short").path(&self.path)
+            } else {
+                Error::io("reading", &self.path, source)
+            };
+            error.at(offset, buffer.len() as u64)
+        })
+    }
+
+    fn display(&self) -> PathBuf {
+        self.path.clone()
+    }
+}

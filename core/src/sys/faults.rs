@@ -1,0 +1,74 @@
+//! Fault points: in tests the n-th call of a kind fails; in a normal build they are nothing.
+
+use std::io;
+
+/// Passes, or fails as the test that armed it wants.
+#[cfg(not(feature = "fault-injection"))]
+#[inline(always)]
+pub fn point(_name: &'static str) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "fault-injection")]
+pub use armed::*;
+
+#[cfg(feature = "fault-injection")]
+mod armed {
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    #[derive(Default)]
+    struct Plan {
+        countdown: Option<u64>,
+        errno: i32,
+        sticky: bool,
+        only: Option<&'static str>,
+        seen: BTreeMap<&'static str, u64>,
+    }
+
+    static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
+
+    fn plan() -> MutexGuard<'static, Option<Plan>> {
+        PLAN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes, or fails as the test that armed it wants.
+    pub fn point(name: &'static str) -> io::Result<()> {
+        let mut guard = plan();
+        let Some(plan) = guard.as_mut() else { return Ok(()) };
+        *plan.seen.entry(name).or_default() += 1;
+        if plan.only.is_some_and(|only| only != name) {
+            return Ok(());
+        }
+        match plan.countdown {
+            Some(0) => {
+                if !plan.sticky {
+                    plan.countdown = None;
+                }
+                Err(io::Error::from_raw_os_error(plan.errno))
+            }
+            Some(left) => {
+                plan.countdown = Some(left - 1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Counts calls without failing any.
+    pub fn count() {
+        *plan() = Some(Plan::default());
+    }
+
+    /// The call number `nth` (from 0) of all points, or of the one named, fails with `errno`; with `sticky` every later
+    /// one too, as if the process had died there.
+    pub fn arm(nth: u64, errno: i32, sticky: bool, only: Option<&'static str>) {
+        *plan() = Some(Plan { countdown: Some(nth), errno, sticky, only, seen: BTreeMap::new() });
+    }
+
+    /// Ends counting or failing; returns the calls seen by name.
+    pub fn disarm() -> BTreeMap<&'static str, u64> {
+        plan().take().map(|plan| plan.seen).unwrap_or_default()
+    }
+}

@@ -1,0 +1,238 @@
+# shellcheck shell=bash disable=SC2034
+# What the storage tests share: a work folder, loop devices and mounts that are always given back, running the command
+# and judging how it ended.
+#
+# Trade-off: plain shell over the real command and real devices, so that a test shows what a user would see; slower and
+# blunter than the Rust tests, which look inside. Sourced, not run: a test opens with `. lib.sh` and `start_test "$@"`.
+# If it is wrong: everything taken (loop device, mount, server) is registered with `on_exit` the moment it exists. What
+# is taken without that stays on the machine; what is given back by hand without `forget` is given back twice, which
+# for a loop device may hit somebody else's.
+
+set -euo pipefail
+shopt -s inherit_errexit
+export LC_ALL=C
+
+TESTS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+MIB=$((1024 * 1024))
+COMMAND_LIMIT=120 # seconds; whatever takes longer hangs
+CLEANUPS=()
+RC=0
+ID=
+
+# --- a test's life ---
+
+start_test() { # [path to blkdelta]
+  BLKDELTA=$(readlink -f "${1:-${CARGO_TARGET_DIR:-$TESTS/../../target}/release/blkdelta}" || true)
+  if [ ! -x "$BLKDELTA" ]; then
+    echo "FAIL: there is no command at '${1:-$BLKDELTA}'. HINT: cargo build --release --locked -p blkdelta" >&2
+    exit 1
+  fi
+  WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/blkdelta-test.XXXXXX")
+  chmod 755 "$WORK"
+  OUT=$WORK/stdout ERR=$WORK/stderr
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  unset "${!BLKDELTA_@}"
+  BLKDELTA=$(copy_of_command)
+  use_repository "$WORK/repo"
+}
+
+clean_up() {
+  local status=$? i pid
+  trap - EXIT INT TERM
+  set +e
+  for pid in $(jobs -p); do kill -KILL "$pid" 2>/dev/null; done
+  wait
+  for ((i = ${#CLEANUPS[@]} - 1; i >= 0; i--)); do eval "${CLEANUPS[i]}"; done
+  rm -rf --one-file-system "$WORK"
+  exit "$status"
+}
+
+on_exit() { CLEANUPS+=("$1"); }
+
+forget() { # a cleanup that was done by hand
+  local i
+  for i in "${!CLEANUPS[@]}"; do [ "${CLEANUPS[i]}" != "$1" ] || unset "CLEANUPS[i]"; done
+  CLEANUPS=("${CLEANUPS[@]}")
+}
+
+ok() { echo "  ok: $*"; }
+
+fail() {
+  echo "  FAIL: $*" >&2
+  if [ -s "$OUT" ]; then echo "  its stdout ends:" && tail -n 8 "$OUT" | cut -c -400 | tr -cd '\11\12\40-\176'; fi >&2
+  if [ -s "$ERR" ]; then echo "  its stderr ends:" && tail -n 12 "$ERR" | cut -c -400; fi >&2
+  exit 1
+}
+
+skip() { # the whole test: say so and stop
+  echo "  SKIPPED: $*"
+  exit 77
+}
+
+skip_part() { echo "  SKIPPED PART: $*"; }
+
+need_root() { [ "$(id -u)" = 0 ] || skip "needs root (loop devices and mounts)"; }
+
+need_tools() {
+  local tool
+  for tool in "$@"; do command -v "$tool" >/dev/null || skip "needs the program $tool"; done
+}
+
+# --- loop devices and mounts ---
+
+attach() { # VARIABLE FILE [losetup options]: the new device's path goes into VARIABLE
+  local _device _try
+  for _try in {1..20}; do # others may take the free device first
+    if _device=$(losetup -f --show --direct-io=on "${@:3}" "$2" 2>"$ERR"); then
+      on_exit "losetup -d $_device"
+      printf -v "$1" %s "$_device"
+      return
+    fi
+    sleep 0.1
+  done
+  skip "no loop device to be had here: $(tail -n 1 "$ERR")"
+}
+
+detach() { # DEVICE
+  losetup -d "$1"
+  forget "losetup -d $1"
+}
+
+mount_at() { # DIRECTORY [mount arguments]
+  mkdir -p "$1"
+  mount "${@:2}" "$1"
+  on_exit "umount '$1'"
+}
+
+unmount() { # DIRECTORY
+  local _try
+  for _try in {1..20}; do
+    if umount "$1" 2>"$ERR"; then
+      forget "umount '$1'"
+      return
+    fi
+    sleep 0.2
+  done
+  fail "cannot unmount $1"
+}
+
+# --- volumes whose content is known (support/volume says how) ---
+
+volume() { "$TESTS/support/volume" "$@"; }
+
+new_file() { # FILE BYTES: a hole of that size
+  rm -f "$1"
+  truncate -s "$2" "$1"
+}
+
+# --- running the command ---
+
+copy_of_command() { # where every user may run it, and no build may replace it during the test
+  local copy=$WORK/blkdelta
+  cp "$BLKDELTA" "$copy"
+  chmod 755 "$copy"
+  echo "$copy"
+}
+
+use_repository() { # DIRECTORY: not yet made
+  export BLKDELTA_REPO=$1 BLKDELTA_STATE=$1.state
+}
+
+blkdelta() { timeout -k 5 "$COMMAND_LIMIT" "$BLKDELTA" "$@"; }
+
+run() { # COMMAND...: RC, $OUT and $ERR say how it ended
+  RC=0
+  "$@" >"$OUT" 2>"$ERR" || RC=$?
+  assert_no_panic "$@"
+}
+
+assert_no_panic() {
+  if grep -q panicked "$ERR"; then fail "a panic: $*"; fi
+  case $RC in
+    101 | 132 | 134 | 136 | 139) fail "died with $RC: $*" ;;
+    124 | 137) fail "hangs (ended after $COMMAND_LIMIT s) or was killed: $*" ;;
+  esac
+}
+
+assert_exit() { # CODE COMMAND...
+  run "${@:2}"
+  [ "$RC" = "$1" ] || fail "exit $RC, not $1: ${*:2}"
+}
+
+refused() { # CODE|any WORD COMMAND...: fails with a text that holds WORD (a path, an id) and a hint
+  run "${@:3}"
+  [ "$RC" != 0 ] || fail "should have been refused: ${*:3}"
+  [ "$1" = any ] || [ "$RC" = "$1" ] || fail "exit $RC, not $1: ${*:3}"
+  grep -qF -- "$2" "$ERR" || fail "the error does not name '$2': ${*:3}"
+  grep -q 'HINT: .' "$ERR" || fail "the error has no HINT: ${*:3}"
+}
+
+json() { # KEY [FILE]: a dotted key of a JSON document (default: the last stdout); '#' is the length
+  python3 - "$1" "${2:-$OUT}" <<'END'
+import json, sys
+key, path = sys.argv[1:]
+value = json.load(open(path))
+for part in key.split("."):
+    if part == "#":
+        value = len(value)
+    else:
+        value = value[int(part) if isinstance(value, list) else part]
+print(value if isinstance(value, str) else json.dumps(value))
+END
+}
+
+backup() { # SOURCE [options]: must work; ID is the new backup
+  assert_exit 0 blkdelta backup "$@" --json
+  ID=$(json backup_id)
+}
+
+backup_count() {
+  blkdelta list --json >"$WORK/list.json"
+  json '#' "$WORK/list.json"
+}
+
+# --- judging ---
+
+assert_eq() { # WANTED GOT WHAT
+  [ "$1" = "$2" ] || fail "$3: wanted '$1', got '$2'"
+}
+
+assert_same() { # FILE FILE WHAT: byte for byte, and of one length
+  cmp "$1" "$2" >"$ERR" 2>&1 || fail "$3: the bytes differ"
+}
+
+assert_restores() { # ID WANTED-FILE [restore options]: into a fresh file
+  rm -f "$WORK/restored"
+  assert_exit 0 blkdelta restore "$1" "$WORK/restored" "${@:3}"
+  assert_same "$2" "$WORK/restored" "restore of $1"
+  rm -f "$WORK/restored"
+}
+
+assert_sound() { # WHAT [ID...]: verify --data finds nothing
+  assert_exit 0 blkdelta verify --data --json "${@:2}"
+  assert_eq true "$(json ok)" "verify --data $1"
+}
+
+stray_files() { # files of the repository that no record names
+  local file name
+  find "$BLKDELTA_REPO" -type f ! -name config.json ! -name lock ! -path '*/records/*.json' | while read -r file; do
+    name=$(basename "$file")
+    case $name in
+      *.delta | *.manifest)
+        [ ! -e "$(dirname "$file")/../records/${name%%.*}.json" ] || continue
+        ! grep -rqF -- "$name" "$(dirname "$file")/../records" || continue ;;
+    esac
+    echo "${file#"$BLKDELTA_REPO"/}"
+  done
+}
+
+assert_no_strays() { # WHAT
+  local strays records deltas
+  strays=$(stray_files)
+  [ -z "$strays" ] || fail "$1: files that no record names: $strays"
+  records=$(find "$BLKDELTA_REPO" -path '*/records/*.json' | wc -l)
+  deltas=$(find "$BLKDELTA_REPO" -name '*.delta' | wc -l)
+  assert_eq "$records" "$deltas" "$1: one delta for each record"
+}
