@@ -3,6 +3,8 @@
 //! The [`Gatherer`] runs in block order and lays changed grains end to end, across blocks, so that a few grains of each
 //! of many blocks still compress as one frame. The [`Encoder`] runs on any number of threads.
 
+use crossbeam::channel::Receiver;
+
 use crate::delta::compression::Compressor;
 use crate::digest::BlockDigest;
 use crate::error::Result;
@@ -19,13 +21,15 @@ pub struct Gatherer {
     geometry: Geometry,
     open: RawFrame,
     closed: Vec<RawFrame>,
+    /// Room of frames that were encoded, to be used again.
+    spare: Receiver<Vec<u8>>,
 }
 
 impl Gatherer {
     /// For blocks of this geometry.
     #[must_use]
-    pub fn new(geometry: Geometry) -> Self {
-        Self { geometry, open: RawFrame { number: 0, bytes: Vec::new() }, closed: Vec::new() }
+    pub fn new(geometry: Geometry, spare: Receiver<Vec<u8>>) -> Self {
+        Self { geometry, open: RawFrame { number: 0, bytes: Vec::new() }, closed: Vec::new(), spare }
     }
 
     /// Takes a changed block; its entry names frames by number.
@@ -56,6 +60,8 @@ impl Gatherer {
             self.close();
         }
         if self.open.bytes.capacity() == 0 {
+            self.open.bytes = self.spare.try_recv().unwrap_or_default();
+            self.open.bytes.clear();
             self.open.bytes.reserve_exact(FRAME_RAW_TARGET + grain.len());
         }
         // A frame never holds more than FRAME_RAW_TARGET and one grain.
@@ -94,9 +100,9 @@ impl Encoder {
     }
 
     /// Compresses one frame.
-    pub fn encode(&mut self, frame: RawFrame) -> Result<EncodedFrame> {
+    pub fn encode(&mut self, frame: &RawFrame) -> Result<EncodedFrame> {
         let raw_len = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
-        let (codec, payload) = self.0.compress(frame.bytes)?;
+        let (codec, payload) = self.0.compress(&frame.bytes)?;
         Ok(EncodedFrame { number: frame.number, codec, raw_len, payload })
     }
 }

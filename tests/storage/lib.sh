@@ -18,6 +18,7 @@ COMMAND_LIMIT=120 # seconds; whatever takes longer hangs
 CLEANUPS=()
 RC=0
 ID=
+CASE= # what a loop is at, for the text of a failure
 
 # --- a test's life ---
 
@@ -60,7 +61,7 @@ forget() { # a cleanup that was done by hand
 ok() { echo "  ok: $*"; }
 
 fail() {
-  echo "  FAIL: $*" >&2
+  echo "  FAIL: $*${CASE:+ [$CASE]}" >&2
   if [ -s "$OUT" ]; then echo "  its stdout ends:" && tail -n 8 "$OUT" | cut -c -400 | tr -cd '\11\12\40-\176'; fi >&2
   if [ -s "$ERR" ]; then echo "  its stderr ends:" && tail -n 12 "$ERR" | cut -c -400; fi >&2
   exit 1

@@ -265,15 +265,17 @@ impl DeltaPipe {
     ) -> (Option<DeltaFeed>, Option<WriterThread<'scope>>) {
         let (frames, raw) = bounded::<RawFrame>(encoders);
         let (entries, messages) = bounded::<DeltaMessage>(64);
+        let (used, spare) = bounded::<Vec<u8>>(encoders + 1);
         for _ in 0..encoders {
-            let (raw, encoded, compression) = (raw.clone(), entries.clone(), self.compression);
+            let (raw, encoded, used, compression) = (raw.clone(), entries.clone(), used.clone(), self.compression);
             scope.spawn(move || {
                 failure.guard(|| {
                     let mut encoder = Encoder::new(compression)?;
                     for frame in &raw {
-                        if encoded.send(DeltaMessage::Frame(encoder.encode(frame)?)).is_err() {
+                        if encoded.send(DeltaMessage::Frame(encoder.encode(&frame)?)).is_err() {
                             break;
                         }
+                        let _ = used.try_send(frame.bytes);
                     }
                     Ok(())
                 });
@@ -293,7 +295,7 @@ impl DeltaPipe {
             });
             whole
         });
-        (Some(DeltaFeed { gatherer: Gatherer::new(self.geometry), frames, entries }), Some(written))
+        (Some(DeltaFeed { gatherer: Gatherer::new(self.geometry, spare), frames, entries }), Some(written))
     }
 }
 
