@@ -52,7 +52,7 @@ class Blkdelta:
         return [self.binary, "scan", source, "--json", *options, *self.read_args]
 
     def init_command(self, *options):
-        return [self.binary, "init", "-r", self.repository, *options]
+        return [self.binary, "init", "-r", self.repository, "--json", *options]
 
     def backup_command(self, source, volume, *options):
         common = ["backup", source, "--volume", volume, "--json"]
