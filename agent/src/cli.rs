@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use blkdelta_core::digest::DigestKind;
 use blkdelta_core::format::repository_config::Compression;
+use blkdelta_core::operations::DEFAULT_QUEUE_DEPTH;
 use blkdelta_core::operations::backup::WantedKind;
 use blkdelta_core::units::parse_size;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -84,7 +85,7 @@ pub struct FormatArgs {
 #[derive(Debug, Args)]
 pub struct ReadArgs {
     /// Reads in flight.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_QUEUE_DEPTH, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub queue_depth: u32,
     /// Read a source that others may write to; the image may be smeared.
     #[arg(long)]

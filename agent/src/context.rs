@@ -32,7 +32,8 @@ impl Context {
         let (cancelled, terminated) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let problem = |source| Error::io("listening to signals", "", source);
         for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
-            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&cancelled)).map_err(problem)?;
+            signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&cancelled))
+                .map_err(problem)?;
             signal_hook::flag::register(signal, Arc::clone(&cancelled)).map_err(problem)?;
         }
         signal_hook::flag::register(SIGTERM, Arc::clone(&terminated)).map_err(problem)?;
@@ -54,7 +55,8 @@ impl Context {
     /// The directory named by --repo or BLKDELTA_REPO.
     pub fn repo_path(&self) -> Result<PathBuf> {
         self.repo.clone().ok_or_else(|| {
-            Error::new(ErrorKind::WrongUse, "no repository is named").hint("use --repo DIR or set BLKDELTA_REPO")
+            Error::new(ErrorKind::WrongUse, "no repository is named")
+                .hint("use --repo DIR or set BLKDELTA_REPO")
         })
     }
 

@@ -11,7 +11,8 @@ use blkdelta_core::units::format_size;
 use indicatif::{ProgressBar, ProgressStyle};
 
 const PERIOD: Duration = Duration::from_millis(100);
-const TEMPLATE: &str = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {prefix} {eta} left";
+const TEMPLATE: &str =
+    "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {prefix} {eta} left";
 
 /// Draws while it lives.
 pub struct ProgressView {

@@ -18,7 +18,8 @@ pub struct RangeSpool {
 impl RangeSpool {
     /// An empty spool in the folder for temporary files.
     pub fn new() -> Result<Self> {
-        let file = tempfile::tempfile().map_err(|source| Error::io("making a spool file in", std::env::temp_dir(), source))?;
+        let file = tempfile::tempfile()
+            .map_err(|source| Error::io("making a spool file in", std::env::temp_dir(), source))?;
         Ok(Self { file: BufWriter::new(file) })
     }
 
@@ -58,7 +59,13 @@ impl RangeSpool {
         let mut out = BufWriter::new(std::io::stdout().lock());
         self.each(|line| {
             let range: serde_json::Value = serde_json::from_str(line)?;
-            writeln!(out, "{} {} {}", range["offset"], range["length"], range["kind"].as_str().unwrap_or_default())
+            writeln!(
+                out,
+                "{} {} {}",
+                range["offset"],
+                range["length"],
+                range["kind"].as_str().unwrap_or_default()
+            )
         })?;
         out.flush().map_err(|source| Error::io("writing", "standard output", source))
     }
@@ -68,7 +75,8 @@ impl RangeSpool {
         let mut file = self.file.into_inner().map_err(|error| problem(error.into_error()))?;
         file.rewind().map_err(problem)?;
         for line in BufReader::new(file).lines() {
-            use_line(&line.map_err(problem)?).map_err(|source| Error::io("writing", "standard output", source))?;
+            use_line(&line.map_err(problem)?)
+                .map_err(|source| Error::io("writing", "standard output", source))?;
         }
         Ok(())
     }

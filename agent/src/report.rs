@@ -14,7 +14,8 @@ pub fn line(text: &str) -> Result<()> {
 
 /// One JSON document.
 pub fn json<T: Serialize>(document: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(document).map_err(|source| Error::io("writing JSON", "standard output", source.into()))?;
+    let text = serde_json::to_string_pretty(document)
+        .map_err(|source| Error::io("writing JSON", "standard output", source.into()))?;
     line(&text)
 }
 

@@ -18,7 +18,9 @@ fn digests(criterion: &mut Criterion) {
         for grain in [4096, 8192, 16384, 65536] {
             let Ok(geometry) = Geometry::new(u64::from(BLOCK), BLOCK, grain) else { continue };
             let (mut hasher, mut grains) = (BlockHasher::new(kind, geometry), Vec::new());
-            group.bench_function(format!("{kind}/{grain}"), |bencher| bencher.iter(|| hasher.hash(&block, &mut grains)));
+            group.bench_function(format!("{kind}/{grain}"), |bencher| {
+                bencher.iter(|| hasher.hash(&block, &mut grains));
+            });
         }
     }
     let zeros = vec![0; BLOCK as usize];
@@ -32,9 +34,12 @@ fn compression(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(1 << 20));
     for choice in [Compression::Lz4, Compression::Zstd(1), Compression::Zstd(3)] {
         let Ok(mut compressor) = Compressor::new(choice) else { continue };
-        group.bench_function(format!("pack/{choice}"), |bencher| bencher.iter(|| compressor.compress(&frame)));
+        group
+            .bench_function(format!("pack/{choice}"), |bencher| bencher.iter(|| compressor.compress(&frame)));
         let Ok((codec, payload)) = compressor.compress(&frame) else { continue };
-        group.bench_function(format!("unpack/{choice}"), |bencher| bencher.iter(|| decompress(codec, payload.clone(), frame.len())));
+        group.bench_function(format!("unpack/{choice}"), |bencher| {
+            bencher.iter(|| decompress(codec, payload.clone(), frame.len()));
+        });
     }
     group.finish();
 }

@@ -43,7 +43,9 @@ impl FromStr for BackupId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        from_hex(text).map(Self).ok_or_else(|| Error::new(ErrorKind::WrongUse, format!("'{text}' is not a backup id")))
+        from_hex(text)
+            .map(Self)
+            .ok_or_else(|| Error::new(ErrorKind::WrongUse, format!("'{text}' is not a backup id")))
     }
 }
 
@@ -71,7 +73,10 @@ impl VolumeIdentity {
     pub fn new(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
-            return Err(Error::new(ErrorKind::WrongUse, format!("'{}' cannot be an identity", text.escape_debug())));
+            return Err(Error::new(
+                ErrorKind::WrongUse,
+                format!("'{}' cannot be an identity", text.escape_debug()),
+            ));
         }
         Ok(Self(text))
     }

@@ -60,7 +60,12 @@ fn whole(old: BlockDigest, grains: Vec<GrainDigest>, buffer: PooledBuffer) -> Ch
     ChangedBlock { old, whole: true, stored, zero, grains, buffer }
 }
 
-fn differing(old: BlockDigest, run: &[GrainDigest], grains: Vec<GrainDigest>, buffer: PooledBuffer) -> ChangedBlock {
+fn differing(
+    old: BlockDigest,
+    run: &[GrainDigest],
+    grains: Vec<GrainDigest>,
+    buffer: PooledBuffer,
+) -> ChangedBlock {
     let count = u32::try_from(grains.len()).unwrap_or(u32::MAX);
     let (mut stored, mut zero) = (GrainSet::empty(count), GrainSet::empty(count));
     for (grain, digest) in (0..count).zip(&grains) {

@@ -77,9 +77,12 @@ impl std::str::FromStr for DigestKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        [Self::Blake3, Self::Sha256, Self::Xxh3].into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            Error::new(ErrorKind::WrongUse, format!("unknown digest '{text}'")).hint("use blake3, sha256 or xxh3")
-        })
+        [Self::Blake3, Self::Sha256, Self::Xxh3].into_iter().find(|kind| kind.name() == text).ok_or_else(
+            || {
+                Error::new(ErrorKind::WrongUse, format!("unknown digest '{text}'"))
+                    .hint("use blake3, sha256 or xxh3")
+            },
+        )
     }
 }
 
@@ -161,9 +164,13 @@ macro_rules! hex_text {
             }
         }
         impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            fn deserialize<D: serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> std::result::Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                from_hex(&text).map(Self).ok_or_else(|| serde::de::Error::custom("not a digest of 64 hexadecimal digits"))
+                from_hex(&text)
+                    .map(Self)
+                    .ok_or_else(|| serde::de::Error::custom("not a digest of 64 hexadecimal digits"))
             }
         }
     };
@@ -175,7 +182,8 @@ hex_text!(RootDigest);
 #[must_use]
 pub fn is_zero(data: &[u8]) -> bool {
     let (chunks, rest) = data.as_chunks::<128>();
-    chunks.iter().all(|chunk| chunk.iter().fold(0, |seen, byte| seen | byte) == 0) && rest.iter().all(|byte| *byte == 0)
+    chunks.iter().all(|chunk| chunk.iter().fold(0, |seen, byte| seen | byte) == 0)
+        && rest.iter().all(|byte| *byte == 0)
 }
 
 /// BLAKE3 or SHA-256, for the levels above the grains.

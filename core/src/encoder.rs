@@ -9,7 +9,7 @@ use crate::delta::compression::Compressor;
 use crate::digest::BlockDigest;
 use crate::error::Result;
 use crate::flow::{ChangedBlock, EncodedFrame, RawFrame};
-use crate::format::delta::{GrainsEntry, IndexEntry, Piece};
+use crate::format::index::{GrainsEntry, IndexEntry, Piece};
 use crate::format::repository_config::Compression;
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 
@@ -52,7 +52,17 @@ impl Gatherer {
             digests.push(block.grains[to_usize(u64::from(grain))]);
         }
         let (stored, zero) = (block.stored.clone(), block.zero.clone());
-        IndexEntry::Grains(GrainsEntry { index, len, whole: block.whole, old: block.old, new, stored, zero, pieces, digests })
+        IndexEntry::Grains(GrainsEntry {
+            index,
+            len,
+            whole: block.whole,
+            old: block.old,
+            new,
+            stored,
+            zero,
+            pieces,
+            digests,
+        })
     }
 
     fn place(&mut self, grain: &[u8]) -> (u64, u32) {

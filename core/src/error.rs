@@ -75,7 +75,15 @@ impl Error {
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let hint = default_hint(kind).map(str::to_owned);
-        Self(Box::new(Inner { kind, message: message.into(), path: None, offset: None, length: None, hint, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            path: None,
+            offset: None,
+            length: None,
+            hint,
+            source: None,
+        }))
     }
 
     /// An error of the operating system while doing `what` on `path`; a full disk gets its own kind.
@@ -217,12 +225,18 @@ impl std::error::Error for Error {
 
 fn default_hint(kind: ErrorKind) -> Option<&'static str> {
     match kind {
-        ErrorKind::NoRepository => Some("make one with `blkdelta init -r DIR`, or check --repo and BLKDELTA_REPO"),
+        ErrorKind::NoRepository => {
+            Some("make one with `blkdelta init -r DIR`, or check --repo and BLKDELTA_REPO")
+        }
         ErrorKind::Locked => Some("wait until the other run has ended; it releases the volume by itself"),
-        ErrorKind::Damaged => Some("run `blkdelta verify --data` to see what else is hurt, and restore from another backup"),
+        ErrorKind::Damaged => {
+            Some("run `blkdelta verify --data` to see what else is hurt, and restore from another backup")
+        }
         ErrorKind::Unsupported => Some("use the version of blkdelta that wrote it, or a newer one"),
         ErrorKind::NoSpace => Some("make room there and run it again; what was stored before is untouched"),
-        ErrorKind::SourceChanged => Some("back up a snapshot, or stop the writers; --allow-live accepts a smeared image"),
+        ErrorKind::SourceChanged => {
+            Some("back up a snapshot, or stop the writers; --allow-live accepts a smeared image")
+        }
         _ => None,
     }
 }

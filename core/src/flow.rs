@@ -7,7 +7,7 @@
 //! that is stored: it travels inside the message and goes back to the pool when the last message that holds it is dropped.
 
 use crate::digest::{BlockDigest, GrainDigest};
-use crate::format::delta::IndexEntry;
+use crate::format::index::IndexEntry;
 use crate::format::repository_config::Codec;
 use crate::geometry::BlockIndex;
 use crate::grain_set::GrainSet;

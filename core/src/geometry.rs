@@ -40,7 +40,10 @@ impl Geometry {
         check_power("block size", block_size, BLOCK_SIZE_RANGE)?;
         check_power("grain size", grain_size, GRAIN_SIZE_RANGE)?;
         if volume_size > VOLUME_SIZE_MAX {
-            return Err(Error::new(ErrorKind::WrongUse, format!("a volume of {volume_size} bytes is too large")));
+            return Err(Error::new(
+                ErrorKind::WrongUse,
+                format!("a volume of {volume_size} bytes is too large"),
+            ));
         }
         Ok(Self { volume_size, block_size, grain_size })
     }
@@ -125,8 +128,11 @@ fn check_power(what: &str, value: u32, (min, max): (u32, u32)) -> Result<()> {
     if value.is_power_of_two() && (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::WrongUse, format!("{what} of {value} bytes"))
-        .hint(format!("use a power of two from {} KiB to {} KiB", min >> 10, max >> 10)))
+    Err(Error::new(ErrorKind::WrongUse, format!("{what} of {value} bytes")).hint(format!(
+        "use a power of two from {} KiB to {} KiB",
+        min >> 10,
+        max >> 10
+    )))
 }
 
 #[cfg(test)]
@@ -146,7 +152,9 @@ mod tests {
     #[test]
     fn odd_sizes_are_refused() {
         assert!(Geometry::new(0, 4 << 20, 8192).is_ok());
-        for (block, grain) in [(3 << 20, 8192), (4 << 20, 5000), (32 << 10, 8192), (128 << 20, 8192), (4 << 20, 2048)] {
+        for (block, grain) in
+            [(3 << 20, 8192), (4 << 20, 5000), (32 << 10, 8192), (128 << 20, 8192), (4 << 20, 2048)]
+        {
             assert!(Geometry::new(1, block, grain).is_err());
         }
         assert!(Geometry::new(u64::MAX, 4 << 20, 8192).is_err());

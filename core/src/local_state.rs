@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::backup_id::BackupRecord;
 use crate::digest::GrainDigest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::delta::{GrainsEntry, IndexEntry};
+use crate::format::index::{GrainsEntry, IndexEntry};
 use crate::format::manifest::{Form, ManifestHeader};
 use crate::geometry::to_usize;
 use crate::manifest::working::{self, WorkingManifest};
@@ -72,28 +72,42 @@ impl LocalState {
     }
 
     /// After a commit: from its parent's state to `record`'s.
-    pub fn advance(&self, repository: &Repository, state: Option<WorkingManifest>, record: &BackupRecord) -> Result<()> {
+    pub fn advance(
+        &self,
+        repository: &Repository,
+        state: Option<WorkingManifest>,
+        record: &BackupRecord,
+    ) -> Result<()> {
         self.roll(repository, state, &[record]).map(drop)
     }
 
     /// Rolls a state forward that belongs to one of the tip's ancestors.
     fn catch_up(&self, repository: &Repository, chain: &Chain) -> Result<WorkingManifest> {
         let state = WorkingManifest::open_for_rolling(&self.path)?;
-        let missing = chain.records().iter().take_while(|record| !is_state_of(&state, record)).collect::<Vec<_>>();
+        let missing =
+            chain.records().iter().take_while(|record| !is_state_of(&state, record)).collect::<Vec<_>>();
         if missing.len() == chain.records().len() {
-            return Err(Error::new(ErrorKind::WrongParent, "the local state is not of this chain").path(&self.path));
+            return Err(
+                Error::new(ErrorKind::WrongParent, "the local state is not of this chain").path(&self.path)
+            );
         }
         self.roll(repository, Some(state), &missing.into_iter().rev().collect::<Vec<_>>())
     }
 
     /// Applies records, oldest first, to a state (or to nothing, when the first is a full).
-    fn roll(&self, repository: &Repository, state: Option<WorkingManifest>, records: &[&BackupRecord]) -> Result<WorkingManifest> {
+    fn roll(
+        &self,
+        repository: &Repository,
+        state: Option<WorkingManifest>,
+        records: &[&BackupRecord],
+    ) -> Result<WorkingManifest> {
         let next = self.path.with_extension("next");
         let mut state = state;
         let mut renamed = false;
         for record in records {
             let stored = repository.manifest(record)?;
-            let header = ManifestHeader { form: Form::Working { unsettled: true }, ..stored.header().clone() };
+            let header =
+                ManifestHeader { form: Form::Working { unsettled: true }, ..stored.header().clone() };
             let mut rolled = match state {
                 Some(mut same) if !stored.is_full() && same.header().geometry == header.geometry => {
                     same.unsettle()?;
@@ -113,7 +127,8 @@ impl LocalState {
             rolled.settle(stored.header().clone())?;
             state = Some(rolled);
         }
-        let state = state.ok_or_else(|| Error::new(ErrorKind::NotFound, "no state to start from").path(&self.path))?;
+        let state = state
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no state to start from").path(&self.path))?;
         if renamed { state.rename(&self.path) } else { Ok(state) }
     }
 

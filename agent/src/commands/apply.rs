@@ -20,7 +20,11 @@ pub fn run(context: &Context, args: &ApplyArgs) -> Result<Exit> {
     } else if done.already_applied {
         report::line(&format!("{} has that state already; its root is proven", done.target))?;
     } else {
-        report::line(&format!("{} written to {}; its root is proven", format_size(done.bytes_written), done.target))?;
+        report::line(&format!(
+            "{} written to {}; its root is proven",
+            format_size(done.bytes_written),
+            done.target
+        ))?;
     }
     Ok(Exit::Done)
 }

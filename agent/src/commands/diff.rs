@@ -14,6 +14,10 @@ pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit> {
     let to = repository.resolve(&args.to, args.volume.as_deref(), None)?;
     let mut spool = RangeSpool::new()?;
     let totals = diff(&repository, &from, &to, &mut |range| spool.push(range), &context.cancel)?;
-    if context.json { spool.print_json(&totals)? } else { spool.print_text()? }
+    if context.json {
+        spool.print_json(&totals)?;
+    } else {
+        spool.print_text()?;
+    }
     Ok(Exit::Done)
 }

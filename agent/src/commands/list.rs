@@ -17,7 +17,9 @@ pub fn run(context: &Context, args: &ListArgs) -> Result<Exit> {
     if context.json {
         report::json(&catalog.records)?;
     } else {
-        report::line("ID            TAKEN AT              KIND          SIZE       CHANGED    STORED     VOLUME")?;
+        report::line(
+            "ID            TAKEN AT              KIND          SIZE       CHANGED    STORED     VOLUME",
+        )?;
         catalog.records.iter().try_for_each(|record| report::line(&row(record)))?;
     }
     Ok(if catalog.damaged.is_empty() { Exit::Done } else { Exit::Doubtful })

@@ -17,19 +17,29 @@ use crate::report;
 pub fn run(context: &Context, args: RestoreArgs) -> Result<Exit> {
     let to_stdout = args.target == Path::new("-");
     if to_stdout && context.json {
-        return Err(Error::new(ErrorKind::WrongUse, "standard output cannot hold both the volume and the JSON document")
-            .hint("restore to a file, or leave --json out"));
+        return Err(Error::new(
+            ErrorKind::WrongUse,
+            "standard output cannot hold both the volume and the JSON document",
+        )
+        .hint("restore to a file, or leave --json out"));
     }
     let range = args.range.as_deref().map(parse_range).transpose()?;
     let repository = context.repository()?;
     let record = repository.resolve(&args.id, args.volume.as_deref(), args.at)?;
     let target = if to_stdout {
-        RestoreTarget::Stream(standard_output().map_err(|source| Error::io("opening", "standard output", source))?)
+        RestoreTarget::Stream(
+            standard_output().map_err(|source| Error::io("opening", "standard output", source))?,
+        )
     } else {
         RestoreTarget::Path(args.target)
     };
-    let options =
-        RestoreOptions { target, range, in_place: args.in_place, force: args.force, read_back: args.read_back };
+    let options = RestoreOptions {
+        target,
+        range,
+        in_place: args.in_place,
+        force: args.force,
+        read_back: args.read_back,
+    };
     let view = ProgressView::start("restore", "written", &context.progress, context.quiet);
     let done = restore(&repository, &record, options, &context.progress, &context.cancel);
     drop(view);

@@ -21,8 +21,11 @@ use crate::report;
 pub fn run(context: &Context, args: ScanArgs) -> Result<Exit> {
     let to_stdout = args.delta.as_deref() == Some(Path::new("-"));
     if to_stdout && context.json {
-        return Err(Error::new(ErrorKind::WrongUse, "standard output cannot hold both the delta and the JSON document")
-            .hint("write the delta to a file, or leave --json out"));
+        return Err(Error::new(
+            ErrorKind::WrongUse,
+            "standard output cannot hold both the delta and the JSON document",
+        )
+        .hint("write the delta to a file, or leave --json out"));
     }
     let options = ScanOptions {
         manifest: args.manifest,

@@ -29,8 +29,13 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit> {
             let id = problem.backup_id.map_or_else(|| "-".into(), |id| id.to_string());
             report::line(&format!("DAMAGED {id}: {}", problem.what))?;
         }
-        let how = if done.data { "every byte read" } else { "structure and digests; --data reads every byte" };
-        report::line(&format!("{} backups checked ({how}), {} problems", done.backups_checked, done.problems.len()))?;
+        let how =
+            if done.data { "every byte read" } else { "structure and digests; --data reads every byte" };
+        report::line(&format!(
+            "{} backups checked ({how}), {} problems",
+            done.backups_checked,
+            done.problems.len()
+        ))?;
     }
     Ok(if done.ok { Exit::Done } else { Exit::Damaged })
 }

@@ -28,7 +28,13 @@ impl Compressor {
                     context.set_parameter(CParameter::MinMatch(MIN_MATCH))?;
                     Ok(context)
                 });
-                (Codec::Zstd, Some(context.map_err(|source| Error::new(ErrorKind::Io, "starting zstd").because(source))?))
+                (
+                    Codec::Zstd,
+                    Some(
+                        context
+                            .map_err(|source| Error::new(ErrorKind::Io, "starting zstd").because(source))?,
+                    ),
+                )
             }
         };
         Ok(Self { codec, zstd, packed: Vec::new() })
@@ -60,7 +66,9 @@ pub fn decompress(codec: Codec, payload: Vec<u8>, raw_len: usize) -> Result<Vec<
     let wrong = || Error::damaged("a frame does not decompress to its length");
     let raw = match codec {
         Codec::None => payload,
-        Codec::Lz4 => lz4_flex::block::decompress(&payload, raw_len).map_err(|source| wrong().because(source))?,
+        Codec::Lz4 => {
+            lz4_flex::block::decompress(&payload, raw_len).map_err(|source| wrong().because(source))?
+        }
         Codec::Zstd => zstd::bulk::decompress(&payload, raw_len).map_err(|source| wrong().because(source))?,
     };
     if raw.len() == raw_len { Ok(raw) } else { Err(wrong()) }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::delta::reader::{DeltaReader, IndexCursor};
 use crate::digest::GrainDigest;
 use crate::error::{Error, Result};
-use crate::format::delta::{GrainsEntry, IndexEntry};
+use crate::format::index::{GrainsEntry, IndexEntry};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 
@@ -104,7 +104,13 @@ impl MergedIndex {
     }
 }
 
-fn resolve(geometry: &Geometry, plan: &mut BlockPlan, open: &mut GrainSet, delta: usize, entry: &GrainsEntry) {
+fn resolve(
+    geometry: &Geometry,
+    plan: &mut BlockPlan,
+    open: &mut GrainSet,
+    delta: usize,
+    entry: &GrainsEntry,
+) {
     for grain in entry.zero.iter() {
         open.remove(grain);
     }
@@ -119,7 +125,11 @@ fn resolve(geometry: &Geometry, plan: &mut BlockPlan, open: &mut GrainSet, delta
         if open.contains(grain) {
             open.remove(grain);
             plan.digests[to_usize(u64::from(grain))] = *digest;
-            push_grain(geometry, &mut plan.runs, GrainRun { first: grain, count: 1, delta, frame, raw_offset });
+            push_grain(
+                geometry,
+                &mut plan.runs,
+                GrainRun { first: grain, count: 1, delta, frame, raw_offset },
+            );
         }
         left -= 1;
         raw_offset = raw_offset.saturating_add(bytes);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::delta::compression::decompress;
 use crate::error::{Error, Result};
 use crate::format::delta::{
-    DeltaHeader, DeltaTrailer, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, IndexEntry, SegmentLine, TABLE_PAGE_ENTRIES,
-    TRAILER_LEN, decode_segment, decode_table_page, table_page,
+    DeltaHeader, DeltaTrailer, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, TRAILER_LEN,
+};
+use crate::format::index::{
+    IndexEntry, SegmentLine, TABLE_PAGE_ENTRIES, decode_segment, decode_table_page, table_page,
 };
 use crate::geometry::{BlockIndex, to_usize};
 use crate::storage::ObjectReader;
@@ -28,7 +30,8 @@ impl DeltaReader {
     fn read(object: Arc<dyn ObjectReader>) -> Result<Self> {
         let trailer_offset = object.size().checked_sub(TRAILER_LEN as u64);
         let trailer_offset = trailer_offset.filter(|offset| *offset >= HEADER_LEN as u64);
-        let trailer_offset = trailer_offset.ok_or_else(|| Error::damaged("the delta is cut short").at(object.size(), 0))?;
+        let trailer_offset =
+            trailer_offset.ok_or_else(|| Error::damaged("the delta is cut short").at(object.size(), 0))?;
         let mut bytes = [0; HEADER_LEN];
         object.read_exact_at(&mut bytes, 0)?;
         let header = DeltaHeader::decode(&bytes).map_err(|error| error.at(0, HEADER_LEN as u64))?;
@@ -102,7 +105,13 @@ impl DeltaReader {
     /// Walks the index in block order.
     #[must_use]
     pub fn cursor(self: &Arc<Self>) -> IndexCursor {
-        IndexCursor { reader: Arc::clone(self), page: Vec::new(), next_line: 0, entries: Vec::new().into_iter(), current: None }
+        IndexCursor {
+            reader: Arc::clone(self),
+            page: Vec::new(),
+            next_line: 0,
+            entries: Vec::new().into_iter(),
+            current: None,
+        }
     }
 
     fn line(&self, number: u64, page: &mut Vec<SegmentLine>) -> Result<SegmentLine> {

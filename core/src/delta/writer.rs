@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::digest::RootDigest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{DeltaMessage, EncodedFrame};
-use crate::format::delta::{
-    DeltaHeader, DeltaTrailer, FrameHeader, IndexEntry, SEGMENT_HEADER_LEN, SEGMENT_MAX, SegmentLine, encode_segment,
-    encode_table,
+use crate::format::delta::{DeltaHeader, DeltaTrailer, FrameHeader};
+use crate::format::index::{
+    IndexEntry, SEGMENT_HEADER_LEN, SEGMENT_MAX, SegmentLine, encode_segment, encode_table,
 };
 use crate::storage::ObjectWriter;
 
@@ -113,7 +113,9 @@ impl DeltaWriter {
 
     fn next_ready_entry(&mut self) -> Option<IndexEntry> {
         let ready = match self.waiting_entries.front()? {
-            IndexEntry::Grains(entry) => entry.pieces.last().is_none_or(|piece| piece.frame < self.frames_written()),
+            IndexEntry::Grains(entry) => {
+                entry.pieces.last().is_none_or(|piece| piece.frame < self.frames_written())
+            }
             IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. } => true,
         };
         if ready { self.waiting_entries.pop_front() } else { None }
@@ -129,7 +131,8 @@ impl DeltaWriter {
             for piece in &mut grains.pieces {
                 let position = usize::try_from(piece.frame - self.first_offset).ok();
                 let offset = position.and_then(|position| self.offsets.get(position));
-                piece.frame = *offset.ok_or_else(|| Error::new(ErrorKind::Io, "an entry points to a lost frame"))?;
+                piece.frame =
+                    *offset.ok_or_else(|| Error::new(ErrorKind::Io, "an entry points to a lost frame"))?;
             }
         }
         let before = self.segment.len();

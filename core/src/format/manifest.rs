@@ -123,7 +123,17 @@ impl ManifestHeader {
             return Err(Error::damaged("a manifest claims more pages than the volume has"));
         }
         let form = decode_form(flags, pages)?;
-        Ok(Self { form, geometry, digest, identity, sequence, parent_sequence, parent_root, scanned_sequence, root })
+        Ok(Self {
+            form,
+            geometry,
+            digest,
+            identity,
+            sequence,
+            parent_sequence,
+            parent_root,
+            scanned_sequence,
+            root,
+        })
     }
 }
 
@@ -185,7 +195,8 @@ impl WorkingLayout {
     /// Offset of block `index`'s grain run: check, then a digest for each grain of a full block.
     #[must_use]
     pub fn run(&self, index: BlockIndex) -> u64 {
-        self.entry(ManifestHeader::page_count(&self.geometry) * BLOCKS_PER_PAGE) + index * self.run_len() as u64
+        self.entry(ManifestHeader::page_count(&self.geometry) * BLOCKS_PER_PAGE)
+            + index * self.run_len() as u64
     }
 
     /// Bytes of a grain run.

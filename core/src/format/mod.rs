@@ -4,6 +4,7 @@
 //! header carries a magic, a version and a checksum; a version or flag that is not known is refused, never guessed.
 
 pub mod delta;
+pub mod index;
 pub mod manifest;
 pub mod record;
 pub mod repository_config;

@@ -29,8 +29,9 @@ pub fn encode<T: Serialize>(document: &T) -> Result<Vec<u8>> {
 /// Unwraps a document whose digest matches.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let document = checked(bytes).ok_or_else(|| Error::damaged("a record does not match its digest"))?;
-    serde_json::from_str(document)
-        .map_err(|source| Error::new(ErrorKind::Unsupported, "a record that this version cannot read").because(source))
+    serde_json::from_str(document).map_err(|source| {
+        Error::new(ErrorKind::Unsupported, "a record that this version cannot read").because(source)
+    })
 }
 
 fn checked(bytes: &[u8]) -> Option<&str> {

@@ -22,14 +22,17 @@ pub struct PageSpool {
 impl PageSpool {
     /// An empty spool in `folder`.
     pub fn new(folder: &std::path::Path) -> Result<Self> {
-        let file = tempfile::tempfile_in(folder).map_err(|source| Error::io("making a spool file in", folder, source))?;
+        let file = tempfile::tempfile_in(folder)
+            .map_err(|source| Error::io("making a spool file in", folder, source))?;
         Ok(Self { file, directory: Vec::new() })
     }
 
     /// Adds a page; pages come in ascending order.
     pub fn push(&mut self, page: u64, bytes: &[u8]) -> Result<()> {
         let offset = self.directory.len() as u64 * PAGE_LEN as u64;
-        self.file.write_all_at(bytes, offset).map_err(|source| Error::io("writing", "a spool file", source))?;
+        self.file
+            .write_all_at(bytes, offset)
+            .map_err(|source| Error::io("writing", "a spool file", source))?;
         self.directory.push((page, *blake3::hash(bytes).as_bytes()));
         Ok(())
     }
@@ -61,9 +64,15 @@ impl PageSpool {
     }
 
     /// Writes the whole stored manifest; `header.form` is set from the pages. Returns its length and BLAKE3.
-    pub fn write_to(&self, mut header: ManifestHeader, full: bool, out: &mut dyn ObjectWriter) -> Result<(u64, [u8; 32])> {
-        let pages = u32::try_from(self.directory.len())
-            .map_err(|_| Error::new(ErrorKind::WrongUse, "the volume has too many blocks; use a larger block size"))?;
+    pub fn write_to(
+        &self,
+        mut header: ManifestHeader,
+        full: bool,
+        out: &mut dyn ObjectWriter,
+    ) -> Result<(u64, [u8; 32])> {
+        let pages = u32::try_from(self.directory.len()).map_err(|_| {
+            Error::new(ErrorKind::WrongUse, "the volume has too many blocks; use a larger block size")
+        })?;
         header.form = Form::Stored { pages, full };
         let mut directory = Vec::with_capacity(self.directory.len() * DIRECTORY_ENTRY_LEN + DIGEST_LEN);
         for (page, digest) in &self.directory {
@@ -118,12 +127,14 @@ impl StoredManifest {
         object.read_exact_at(&mut bytes, HEADER_LEN as u64)?;
         let (lines, checksum) = bytes.split_at(bytes.len() - DIGEST_LEN);
         if blake3::hash(lines).as_bytes() != checksum {
-            return Err(Error::damaged("the manifest's directory does not match its checksum").at(HEADER_LEN as u64, 0));
+            return Err(Error::damaged("the manifest's directory does not match its checksum")
+                .at(HEADER_LEN as u64, 0));
         }
         let (lines, _) = lines.as_chunks::<DIRECTORY_ENTRY_LEN>();
         let directory = lines.iter().map(split_line).collect::<Vec<_>>();
         let ascending = directory.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let inside = directory.last().is_none_or(|(page, _)| *page < ManifestHeader::page_count(&header.geometry));
+        let inside =
+            directory.last().is_none_or(|(page, _)| *page < ManifestHeader::page_count(&header.geometry));
         if !ascending || !inside {
             return Err(Error::damaged("the manifest's directory is out of order"));
         }
@@ -149,8 +160,11 @@ impl StoredManifest {
 
     /// A page that it holds, checked; `None` when it does not hold it.
     pub fn page(&self, page: u64) -> Result<Option<Vec<u8>>> {
-        let Ok(position) = self.directory.binary_search_by_key(&page, |(page, _)| *page) else { return Ok(None) };
-        let start = HEADER_LEN + self.directory.len() * DIRECTORY_ENTRY_LEN + DIGEST_LEN + position * PAGE_LEN;
+        let Ok(position) = self.directory.binary_search_by_key(&page, |(page, _)| *page) else {
+            return Ok(None);
+        };
+        let start =
+            HEADER_LEN + self.directory.len() * DIRECTORY_ENTRY_LEN + DIGEST_LEN + position * PAGE_LEN;
         let mut bytes = vec![0; PAGE_LEN];
         self.object.read_exact_at(&mut bytes, start as u64)?;
         let blocks = self.header.geometry.block_count() - page * BLOCKS_PER_PAGE;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, GrainDigest, RootBuilder, is_zero};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{
-    ENTRY_LEN, Form, HEADER_LEN, ManifestHeader, PAGE_LEN, RUN_CHECK_LEN, TableEntry, WorkingLayout, run_check,
+    ENTRY_LEN, Form, HEADER_LEN, ManifestHeader, PAGE_LEN, RUN_CHECK_LEN, TableEntry, WorkingLayout,
+    run_check,
 };
 use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::faults;
@@ -47,8 +48,14 @@ impl WorkingManifest {
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.or_else(|_| File::open(path)).map_err(problem)?;
         let mut bytes = [0; HEADER_LEN];
-        file.read_exact_at(&mut bytes, 0)
-            .map_err(|source| Error::damaged("the manifest has no header").path(path).because(source))?;
+        faults::point("pread").and_then(|()| file.read_exact_at(&mut bytes, 0)).map_err(
+            |source| match source.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    Error::damaged("the manifest has no header").path(path).because(source)
+                }
+                _ => Error::io("reading the manifest", path, source).at(0, HEADER_LEN as u64),
+            },
+        )?;
         let header = ManifestHeader::decode(&bytes).map_err(|error| error.path(path))?;
         let layout = WorkingLayout::new(header.geometry);
         let len = file.metadata().map_err(problem)?.len();
@@ -66,7 +73,7 @@ impl WorkingManifest {
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(path).map_err(problem)?;
         let layout = WorkingLayout::new(header.geometry);
-        file.set_len(layout.file_len()).map_err(problem)?;
+        faults::point("ftruncate").and_then(|()| file.set_len(layout.file_len())).map_err(problem)?;
         let mut manifest = Self { file, path: path.to_path_buf(), header, layout };
         manifest.unsettle()?;
         Ok(manifest)
@@ -170,7 +177,8 @@ impl WorkingManifest {
 
     /// Gives the file another name, replacing what has it.
     pub fn rename(mut self, path: &Path) -> Result<Self> {
-        std::fs::rename(&self.path, path).map_err(|source| Error::io("naming the manifest", path, source))?;
+        let named = faults::point("rename").and_then(|()| std::fs::rename(&self.path, path));
+        named.map_err(|source| Error::io("naming the manifest", path, source))?;
         self.path = path.to_path_buf();
         if let Some(folder) = path.parent() {
             let _ = crate::sys::files::sync_directory(folder);
@@ -229,8 +237,10 @@ impl WorkingManifest {
 
 /// Removes the file of a working manifest; one that is gone is no error.
 pub fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", path, source)),
+    match faults::point("unlink").and_then(|()| std::fs::remove_file(path)) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("removing", path, source))
+        }
         _ => Ok(()),
     }
 }

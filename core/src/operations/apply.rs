@@ -16,7 +16,8 @@ use crate::cancel::CancelToken;
 use crate::delta::reader::{DeltaReader, IndexCursor};
 use crate::digest::{BlockDigest, BlockHasher, RootBuilder, RootDigest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::delta::{DeltaParent, GrainsEntry, IndexEntry};
+use crate::format::delta::DeltaParent;
+use crate::format::index::{GrainsEntry, IndexEntry};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::progress::Progress;
 use crate::sink::{Sink, Target};
@@ -44,7 +45,13 @@ pub struct ApplyReport {
 }
 
 /// Applies a delta file to a target.
-pub fn apply(delta: &Path, target: &Path, force: bool, progress: &Progress, cancel: &CancelToken) -> Result<ApplyReport> {
+pub fn apply(
+    delta: &Path,
+    target: &Path,
+    force: bool,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<ApplyReport> {
     let begun = Instant::now();
     let delta = open_delta(delta)?;
     let geometry = delta.header().geometry;
@@ -74,7 +81,8 @@ pub fn apply(delta: &Path, target: &Path, force: bool, progress: &Progress, canc
 }
 
 fn open_delta(path: &Path) -> Result<Arc<DeltaReader>> {
-    let name = path.to_str().ok_or_else(|| Error::new(ErrorKind::WrongUse, "the path is not text").path(path))?;
+    let name =
+        path.to_str().ok_or_else(|| Error::new(ErrorKind::WrongUse, "the path is not text").path(path))?;
     DeltaReader::open(LocalStorage::new("").open(name)?).map(Arc::new)
 }
 
@@ -92,13 +100,17 @@ impl Job<'_> {
         if source.size() < self.geometry.volume_size() {
             return Err(self.wrong_parent("it is smaller than the volume"));
         }
-        Ok(read_digests(source, self.geometry, digest, self.progress, self.cancel, &mut |_, _, _| Ok(()))?.root)
+        Ok(read_digests(source, self.geometry, digest, self.progress, self.cancel, &mut |_, _, _| Ok(()))?
+            .root)
     }
 
     fn wrong_parent(&self, why: &str) -> Error {
-        Error::new(ErrorKind::WrongParent, format!("the target is not what the delta was taken against: {why}"))
-            .path(self.target)
-            .hint("apply it to a copy of the state that the scan's manifest described; nothing was written")
+        Error::new(
+            ErrorKind::WrongParent,
+            format!("the target is not what the delta was taken against: {why}"),
+        )
+        .path(self.target)
+        .hint("apply it to a copy of the state that the scan's manifest described; nothing was written")
     }
 
     /// Reads all of the target as the parent's volume.
@@ -106,7 +118,11 @@ impl Job<'_> {
         let digest = self.delta.header().digest;
         let before = self.geometry.resized(parent.size)?;
         if source.size() < parent.size {
-            return Err(self.wrong_parent(&format!("it has {} bytes, the parent {}", source.size(), parent.size)));
+            return Err(self.wrong_parent(&format!(
+                "it has {} bytes, the parent {}",
+                source.size(),
+                parent.size
+            )));
         }
         let mut cursor = self.delta.cursor();
         let mut root = RootBuilder::new(digest, &before);
@@ -144,7 +160,9 @@ impl Job<'_> {
         if now.same(&new) {
             return Ok(old);
         }
-        Err(self.wrong_parent("a block is neither the old nor the new one").at(before.block_offset(index), u64::from(len)))
+        Err(self
+            .wrong_parent("a block is neither the old nor the new one")
+            .at(before.block_offset(index), u64::from(len)))
     }
 
     fn digest_at(&self, source: &dyn Source, index: BlockIndex, len: u32) -> Result<BlockDigest> {
@@ -163,7 +181,11 @@ impl Job<'_> {
         let full = self.delta.header().parent.is_none();
         let size = self.geometry.volume_size();
         let device = block_device::number_of(self.target).ok().flatten().is_some();
-        let longer = if device { 0 } else { std::fs::metadata(self.target).map(|metadata| metadata.len()).unwrap_or(0) };
+        let longer = if device {
+            0
+        } else {
+            std::fs::metadata(self.target).map(|metadata| metadata.len()).unwrap_or(0)
+        };
         let target = Target {
             path: PathBuf::from(self.target),
             // A file keeps its old tail until all is written: applying can then be repeated after a crash.
@@ -216,7 +238,8 @@ impl Job<'_> {
             for grain in grains.by_ref().take(to_usize(u64::from(piece.grains))) {
                 let range = self.geometry.grain_range(grain, entry.len);
                 let bytes = frame.get(at..at + range.len());
-                let bytes = bytes.ok_or_else(|| Error::damaged("a frame is shorter than its grains").at(piece.frame, 0))?;
+                let bytes = bytes
+                    .ok_or_else(|| Error::damaged("a frame is shorter than its grains").at(piece.frame, 0))?;
                 sink.put(offset + range.start as u64, bytes)?;
                 written += bytes.len() as u64;
                 at += range.len();

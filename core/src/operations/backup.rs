@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking, has_holes};
-use crate::backup_id::{BackupId, BackupKind, BackupRecord, HintReport, StoredFile};
+use crate::backup_id::{BackupId, BackupKind, BackupRecord, HintReport, Sequence, StoredFile};
 use crate::cancel::CancelToken;
 use crate::digest::{RootDigest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
@@ -111,15 +111,27 @@ pub fn backup(
     let publisher = repository.publisher(&volume)?;
     let newest = repository.newest(&volume)?;
     let kind = decide_kind(&options.kind, newest.as_ref());
-    let mut run = Run { repository, options, source: &*source, volume: &volume, progress, cancel, warnings: Vec::new() };
+    let mut run = Run {
+        repository,
+        options,
+        source: &*source,
+        volume: &volume,
+        progress,
+        cancel,
+        warnings: Vec::new(),
+    };
     run.check_identity(newest.as_ref())?;
     run.warn_about_self_noise();
     let parent = run.choose_parent(kind, newest.as_ref(), &state)?;
     let sequence = newest.map_or(Ok(1), |newest| next_sequence(newest.sequence))?;
-    let id = host::random_bytes().map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
-    let made = run.make(&publisher, &state, kind, parent.as_ref(), sequence, BackupId::from_bytes(id));
+    let id =
+        host::random_bytes().map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
+    let id = BackupId::from_bytes(id);
+    let attempt =
+        Attempt { publisher: &publisher, state: &state, kind, parent: parent.as_ref(), sequence, id };
+    let made = run.make(&attempt);
     if made.is_err() {
-        publisher.discard(sequence, BackupId::from_bytes(id));
+        publisher.discard(sequence, id);
     }
     let (record, alarm) = made?;
     publisher.commit(&record)?;
@@ -150,6 +162,16 @@ struct Parent {
     record: BackupRecord,
     manifest: WorkingManifest,
     aside: Option<LocalState>,
+}
+
+/// The backup that is being made.
+struct Attempt<'a> {
+    publisher: &'a Publisher<'a>,
+    state: &'a LocalState,
+    kind: BackupKind,
+    parent: Option<&'a Parent>,
+    sequence: Sequence,
+    id: BackupId,
 }
 
 struct Run<'a> {
@@ -198,7 +220,12 @@ impl Run<'_> {
         }
     }
 
-    fn choose_parent(&self, kind: BackupKind, newest: Option<&BackupRecord>, state: &LocalState) -> Result<Option<Parent>> {
+    fn choose_parent(
+        &self,
+        kind: BackupKind,
+        newest: Option<&BackupRecord>,
+        state: &LocalState,
+    ) -> Result<Option<Parent>> {
         if kind == BackupKind::Full {
             return Ok(None);
         }
@@ -225,28 +252,22 @@ impl Run<'_> {
     }
 
     /// Everything up to the commit.
-    fn make(
-        &mut self,
-        publisher: &Publisher<'_>,
-        state: &LocalState,
-        kind: BackupKind,
-        parent: Option<&Parent>,
-        sequence: u32,
-        id: BackupId,
-    ) -> Result<(BackupRecord, Option<String>)> {
+    fn make(&mut self, attempt: &Attempt<'_>) -> Result<(BackupRecord, Option<String>)> {
         let (begun, taken_at) = (Instant::now(), Timestamp::now());
         let geometry = self.repository.geometry(self.source.size())?;
         let mut alarm = None;
         // A new identity turns hints off: what is known of the old volume says nothing of this one.
         let wanted = self.options.hints && !self.options.new_identity;
         let mut use_holes = wanted && has_holes(self.source)?;
-        let (mut pass, mut delta_name) = self.pass(publisher, state, geometry, parent, sequence, id, use_holes)?;
+        let (mut pass, mut delta_name) = self.pass(attempt, geometry, use_holes)?;
         if let Some(offset) = pass.lie {
-            let text = format!("the file system called offset {offset} a hole and it holds data: read in full instead");
+            let text = format!(
+                "the file system called offset {offset} a hole and it holds data: read in full instead"
+            );
             self.warn(text.clone());
             alarm = Some(text);
             use_holes = false;
-            (pass, delta_name) = self.pass(publisher, state, geometry, parent, sequence, id, use_holes)?;
+            (pass, delta_name) = self.pass(attempt, geometry, use_holes)?;
         }
         if let Method::Pread(why) = &pass.method {
             self.warn(why.clone());
@@ -255,25 +276,22 @@ impl Run<'_> {
         self.cancel.check()?;
 
         let delta = pass.delta.ok_or_else(|| Error::new(ErrorKind::Io, "no delta was written"))?;
-        let header = self.manifest_header(geometry, parent, sequence, use_holes, pass.root);
-        let (manifest_name, mut out) = publisher.begin_manifest(sequence, id)?;
         let spool = pass.spool.ok_or_else(|| Error::new(ErrorKind::Io, "no manifest was collected"))?;
-        let (manifest_size, manifest_blake3) = spool.write_to(header, parent.is_none(), &mut *out)?;
-        out.finish()?;
-
+        let header = self.manifest_header(attempt, geometry, use_holes, pass.root);
+        let manifest = put_manifest(attempt, &spool, header)?;
         let mut statistics = pass.statistics;
-        statistics.bytes_stored = delta.size + manifest_size;
+        statistics.bytes_stored = delta.size + manifest.size;
         statistics.duration_s = begun.elapsed().as_secs_f64();
         let record = BackupRecord {
             schema_version: BackupRecord::SCHEMA_VERSION,
-            backup_id: id,
+            backup_id: attempt.id,
             volume: self.volume.to_owned(),
             identity: self.source.identity().clone(),
             host: host::hostname(),
-            kind,
-            sequence,
-            parent: parent.map(|parent| parent.record.link()),
-            source: self.options.source.display().to_string(),
+            kind: attempt.kind,
+            sequence: attempt.sequence,
+            parent: attempt.parent.map(|parent| parent.record.link()),
+            source: std::path::absolute(&self.options.source).unwrap_or_default().display().to_string(),
             taken_at,
             finished_at: Timestamp::now(),
             size_bytes: geometry.volume_size(),
@@ -287,30 +305,21 @@ impl Run<'_> {
             complete: true,
             tags: self.options.tags.clone(),
             delta: StoredFile { name: delta_name, size: delta.size, blake3: to_hex(&delta.blake3) },
-            manifest: StoredFile { name: manifest_name, size: manifest_size, blake3: to_hex(&manifest_blake3) },
+            manifest,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         Ok((record, alarm))
     }
 
-    fn pass(
-        &self,
-        publisher: &Publisher<'_>,
-        state: &LocalState,
-        geometry: Geometry,
-        parent: Option<&Parent>,
-        sequence: u32,
-        id: BackupId,
-        use_holes: bool,
-    ) -> Result<(Tracked, String)> {
+    fn pass(&self, attempt: &Attempt<'_>, geometry: Geometry, use_holes: bool) -> Result<(Tracked, String)> {
         let config = self.repository.config();
-        let (name, out) = publisher.begin_delta(sequence, id)?;
+        let (name, out) = attempt.publisher.begin_delta(attempt.sequence, attempt.id)?;
         let header = DeltaHeader {
             geometry,
             digest: config.digest,
             identity: self.source.identity().clone(),
-            sequence,
-            parent: parent.map(|parent| DeltaParent {
+            sequence: attempt.sequence,
+            parent: attempt.parent.map(|parent| DeltaParent {
                 sequence: parent.record.sequence,
                 root: parent.record.root,
                 size: parent.record.size_bytes,
@@ -321,11 +330,11 @@ impl Run<'_> {
             source: self.source,
             geometry,
             digest: config.digest,
-            parent: parent.map(|parent| &parent.manifest),
+            parent: attempt.parent.map(|parent| &parent.manifest),
             next: None,
-            spool: Some(PageSpool::new(state.folder())?),
+            spool: Some(PageSpool::new(attempt.state.folder())?),
             delta: Some(DeltaOutput { out, header, compression }),
-            sequence,
+            sequence: attempt.sequence,
             queue_depth: self.options.queue_depth,
             use_holes,
             cancel: self.cancel,
@@ -339,22 +348,22 @@ impl Run<'_> {
 
     fn manifest_header(
         &self,
+        attempt: &Attempt<'_>,
         geometry: Geometry,
-        parent: Option<&Parent>,
-        sequence: u32,
         use_holes: bool,
         root: RootDigest,
     ) -> ManifestHeader {
+        let parent = attempt.parent;
         let before = parent.map_or(0, |parent| parent.manifest.header().scanned_sequence);
         ManifestHeader {
             form: Form::Stored { pages: 0, full: parent.is_none() },
             geometry,
             digest: self.repository.config().digest,
             identity: self.source.identity().clone(),
-            sequence,
+            sequence: attempt.sequence,
             parent_sequence: parent.map_or(0, |parent| parent.record.sequence),
             parent_root: parent.map_or(RootDigest::NONE, |parent| parent.record.root),
-            scanned_sequence: if use_holes { before } else { sequence },
+            scanned_sequence: if use_holes { before } else { attempt.sequence },
             root,
         }
     }
@@ -374,7 +383,9 @@ impl Run<'_> {
     fn roll_state(&mut self, state: &LocalState, parent: Option<Parent>, record: &BackupRecord) {
         let rolled = match parent {
             None => state.advance(self.repository, None, record),
-            Some(Parent { manifest, aside: None, .. }) => state.advance(self.repository, Some(manifest), record),
+            Some(Parent { manifest, aside: None, .. }) => {
+                state.advance(self.repository, Some(manifest), record)
+            }
             Some(Parent { manifest, aside: Some(aside), .. }) => {
                 aside.advance(self.repository, Some(manifest), record).and_then(|()| aside.replace(state))
             }
@@ -386,4 +397,11 @@ impl Run<'_> {
             ));
         }
     }
+}
+
+fn put_manifest(attempt: &Attempt<'_>, spool: &PageSpool, header: ManifestHeader) -> Result<StoredFile> {
+    let (name, mut out) = attempt.publisher.begin_manifest(attempt.sequence, attempt.id)?;
+    let (size, blake3) = spool.write_to(header, attempt.parent.is_none(), &mut *out)?;
+    out.finish()?;
+    Ok(StoredFile { name, size, blake3: to_hex(&blake3) })
 }

@@ -11,7 +11,7 @@ use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootD
 use crate::encoder::Gatherer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{ChangedBlock, Collected, Compared, DeltaMessage, RawFrame, Verdict};
-use crate::format::delta::IndexEntry;
+use crate::format::index::IndexEntry;
 use crate::format::manifest::{ENTRY_LEN, PAGE_LEN, TableEntry};
 use crate::geometry::{BlockIndex, Geometry};
 use crate::manifest::stored::PageSpool;
@@ -174,7 +174,10 @@ impl DeltaFeed {
     }
 
     fn finish(self) -> Result<()> {
-        self.gatherer.finish().into_iter().try_for_each(|frame| self.frames.send(frame).map_err(|_| stopped()))
+        self.gatherer
+            .finish()
+            .into_iter()
+            .try_for_each(|frame| self.frames.send(frame).map_err(|_| stopped()))
     }
 }
 
@@ -221,7 +224,18 @@ impl<'a> Collector<'a> {
         let has_parent = table.parent.is_some();
         let root = RootBuilder::new(digest, &geometry);
         let statistics = Statistics { blocks_total: geometry.block_count(), ..Statistics::default() };
-        Self { geometry, statistics, table, ranges, delta, progress, on_digest: None, root, has_parent, zero_range: None }
+        Self {
+            geometry,
+            statistics,
+            table,
+            ranges,
+            delta,
+            progress,
+            on_digest: None,
+            root,
+            has_parent,
+            zero_range: None,
+        }
     }
 
     /// The next item in order.
@@ -265,7 +279,11 @@ impl<'a> Collector<'a> {
     fn take_zero_tail(&mut self, first: BlockIndex, count: u64) -> Result<()> {
         if self.has_parent {
             let length = self.geometry.span_len(first, count);
-            self.ranges.push(ChangedRange { offset: self.geometry.block_offset(first), length, kind: RangeKind::Zero })?;
+            self.ranges.push(ChangedRange {
+                offset: self.geometry.block_offset(first),
+                length,
+                kind: RangeKind::Zero,
+            })?;
             self.statistics.blocks_changed += count;
             self.statistics.grains_changed += length.div_ceil(u64::from(self.geometry.grain_size()));
             self.statistics.bytes_changed += length;
@@ -310,7 +328,12 @@ impl<'a> Collector<'a> {
         let empty = crate::grain_set::GrainSet::empty(changed.zero.capacity());
         // Without a parent there is nothing that a zero could differ from.
         let zero = if self.has_parent { &changed.zero } else { &empty };
-        let bytes: usize = changed.stored.iter().chain(zero.iter()).map(|grain| self.geometry.grain_range(grain, len).len()).sum();
+        let bytes: usize = changed
+            .stored
+            .iter()
+            .chain(zero.iter())
+            .map(|grain| self.geometry.grain_range(grain, len).len())
+            .sum();
         self.statistics.blocks_changed += 1;
         self.statistics.grains_changed += u64::from(changed.stored.count() + zero.count());
         self.statistics.bytes_changed += bytes as u64;
@@ -329,4 +352,3 @@ impl<'a> Collector<'a> {
         Ok(Collection { root: self.root.finish()?, spool, oldest_read, statistics: self.statistics })
     }
 }
-

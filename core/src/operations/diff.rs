@@ -99,12 +99,22 @@ struct Sides {
 }
 
 impl Sides {
-    fn compare(&mut self, index: BlockIndex, zero: bool, ranges: &mut RangeMerger<'_>, report: &mut DiffReport) -> Result<()> {
+    fn compare(
+        &mut self,
+        index: BlockIndex,
+        zero: bool,
+        ranges: &mut RangeMerger<'_>,
+        report: &mut DiffReport,
+    ) -> Result<()> {
         let len = self.geometry.block_len(index);
         let count = self.geometry.grains_in(len);
         let same_len = self.old_geometry.block_len(index) == len;
         let before = if same_len { self.old.block(index)?.digests } else { Vec::new() };
-        let after = if zero { vec![GrainDigest::ZERO; to_usize(u64::from(count))] } else { self.new.block(index)?.digests };
+        let after = if zero {
+            vec![GrainDigest::ZERO; to_usize(u64::from(count))]
+        } else {
+            self.new.block(index)?.digests
+        };
         let (mut data, mut zeros) = (GrainSet::empty(count), GrainSet::empty(count));
         for (grain, digest) in (0..count).zip(&after) {
             if before.get(to_usize(u64::from(grain))) == Some(digest) {
@@ -115,7 +125,8 @@ impl Sides {
         report.blocks_changed += 1;
         report.grains_changed += u64::from(data.count() + zeros.count());
         let changed = data.iter().chain(zeros.iter());
-        report.bytes_changed += changed.map(|grain| self.geometry.grain_range(grain, len).len() as u64).sum::<u64>();
+        report.bytes_changed +=
+            changed.map(|grain| self.geometry.grain_range(grain, len).len() as u64).sum::<u64>();
         ranges.push_grains(&self.geometry, index, &data, &zeros)
     }
 }

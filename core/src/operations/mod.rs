@@ -1,6 +1,7 @@
 //! The verbs: wiring of the stages, the only place that knows them all.
 
 pub mod apply;
+mod assembled_block;
 mod assembly;
 pub mod backup;
 mod collector;
@@ -11,6 +12,8 @@ pub mod restore;
 pub mod scan;
 mod tracking;
 pub mod verify;
+
+pub use tracking::DEFAULT_QUEUE_DEPTH;
 
 use serde::Serialize;
 

@@ -60,7 +60,18 @@ impl<'a> Plan<'a> {
         samples: Samples,
     ) -> Self {
         let data = Some(0..0);
-        Self { source, geometry, parent, use_holes, samples, next: 0, data, hole_end: 0, sample: None, runs: 0 }
+        Self {
+            source,
+            geometry,
+            parent,
+            use_holes,
+            samples,
+            next: 0,
+            data,
+            hole_end: 0,
+            sample: None,
+            runs: 0,
+        }
     }
 
     fn step(&mut self) -> Result<Planned> {

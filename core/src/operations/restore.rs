@@ -137,7 +137,8 @@ pub fn restore(
     }
     let mut warnings = Vec::new();
     if !done.root_proven {
-        warnings.push("only the blocks of the range are proven; the root of the whole volume is not".to_owned());
+        warnings
+            .push("only the blocks of the range are proven; the root of the whole volume is not".to_owned());
     }
     Ok(RestoreReport {
         backup_id: record.backup_id,
@@ -166,7 +167,11 @@ fn check_range(options: &RestoreOptions, record: &BackupRecord) -> Result<Range<
         return wrong("a range cannot be read back".into(), "--read-back proves the root of a whole volume");
     }
     if range.is_empty() || range.end > record.size_bytes {
-        let text = format!("the range {}+{} is not inside the volume", range.start, range.end.saturating_sub(range.start));
+        let text = format!(
+            "the range {}+{} is not inside the volume",
+            range.start,
+            range.end.saturating_sub(range.start)
+        );
         return wrong(text, &format!("the volume has {} bytes", record.size_bytes));
     }
     Ok(range)

@@ -108,12 +108,15 @@ pub fn scan(
     let parent = options.manifest.as_deref().map(WorkingManifest::open).transpose()?;
     check_parent(options, &*source, parent.as_ref())?;
     let (digest, geometry) = cut(options, &*source, parent.as_ref())?;
-    let mut pass = Pass { options, source: &*source, parent: parent.as_ref(), digest, geometry, progress, cancel };
+    let mut pass =
+        Pass { options, source: &*source, parent: parent.as_ref(), digest, geometry, progress, cancel };
     let (mut alarm, mut warnings) = (None, Vec::new());
     let mut use_holes = options.hints && !options.new_identity && has_holes(&*source)?;
     let mut tracked = pass.run(use_holes, &mut delta, on_range)?;
     if let Some(offset) = tracked.0.lie {
-        alarm = Some(format!("the file system called offset {offset} a hole and it holds data: read in full instead"));
+        alarm = Some(format!(
+            "the file system called offset {offset} a hole and it holds data: read in full instead"
+        ));
         on_restart()?;
         use_holes = false;
         tracked = pass.run(use_holes, &mut delta, on_range)?;
@@ -152,7 +155,8 @@ pub fn scan(
 fn check_parent(options: &ScanOptions, source: &dyn Source, parent: Option<&WorkingManifest>) -> Result<()> {
     let Some(parent) = parent else { return Ok(()) };
     if parent.header().identity != *source.identity() && !options.new_identity {
-        let text = format!("the manifest is of {}, the source is {}", parent.header().identity, source.identity());
+        let text =
+            format!("the manifest is of {}, the source is {}", parent.header().identity, source.identity());
         return Err(Error::new(ErrorKind::IdentityMismatch, text)
             .path(parent.path())
             .hint("check the path; --new-identity compares them all the same"));
@@ -160,7 +164,11 @@ fn check_parent(options: &ScanOptions, source: &dyn Source, parent: Option<&Work
     Ok(())
 }
 
-fn cut(options: &ScanOptions, source: &dyn Source, parent: Option<&WorkingManifest>) -> Result<(DigestKind, Geometry)> {
+fn cut(
+    options: &ScanOptions,
+    source: &dyn Source,
+    parent: Option<&WorkingManifest>,
+) -> Result<(DigestKind, Geometry)> {
     match parent.map(WorkingManifest::header) {
         Some(header) => Ok((header.digest, header.geometry.resized(source.size())?)),
         None => {
@@ -195,7 +203,11 @@ impl Pass<'_> {
             sequence: self.sequence(),
             parent_sequence: parent.map_or(0, |parent| parent.sequence),
             parent_root: parent.map_or(RootDigest::NONE, |parent| parent.root),
-            scanned_sequence: if use_holes { parent.map_or(0, |parent| parent.scanned_sequence) } else { self.sequence() },
+            scanned_sequence: if use_holes {
+                parent.map_or(0, |parent| parent.scanned_sequence)
+            } else {
+                self.sequence()
+            },
             root,
         }
     }
@@ -207,7 +219,9 @@ impl Pass<'_> {
         on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
     ) -> Result<(Tracked, Option<WorkingManifest>)> {
         let next = match &self.options.write_manifest {
-            Some(path) => Some(WorkingManifest::create(&unfinished(path), self.header(use_holes, RootDigest::NONE))?),
+            Some(path) => {
+                Some(WorkingManifest::create(&unfinished(path), self.header(use_holes, RootDigest::NONE))?)
+            }
             None => None,
         };
         let result = self.track(use_holes, delta, next.as_ref(), on_range);
@@ -258,7 +272,13 @@ impl Pass<'_> {
             size: parent.geometry.volume_size(),
         });
         let identity = self.source.identity().clone();
-        DeltaHeader { geometry: self.geometry, digest: self.digest, identity, sequence: self.sequence(), parent }
+        DeltaHeader {
+            geometry: self.geometry,
+            digest: self.digest,
+            identity,
+            sequence: self.sequence(),
+            parent,
+        }
     }
 
     /// Gives the new manifest its name; only now does it replace an older one.

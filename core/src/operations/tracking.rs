@@ -134,12 +134,18 @@ impl Tracking<'_> {
             let (failure, window, pool, geometry) = (&failure, &window, &pool, self.geometry);
             let source = self.source;
             scope.spawn(move || {
-                let job = ReadJob { file: source.file(), geometry, pool, depth, window, cancel: &failure.stop };
+                let job =
+                    ReadJob { file: source.file(), geometry, pool, depth, window, cancel: &failure.stop };
                 failure.guard(|| reader.run(&job, Box::new(plan), &read_to));
             });
             for _ in 0..hashers {
-                let (from, to, next, digest) = (read_from.clone(), collected_to.clone(), self.next, self.digest);
-                scope.spawn(move || failure.guard(|| hash_and_compare(&from, &to, comparer, Hasher::new(digest, geometry), next)));
+                let (from, to, next, digest) =
+                    (read_from.clone(), collected_to.clone(), self.next, self.digest);
+                scope.spawn(move || {
+                    failure.guard(|| {
+                        hash_and_compare(&from, &to, comparer, Hasher::new(digest, geometry), next)
+                    });
+                });
             }
             drop((read_from, collected_to));
             let (feed, written) = match writer {
@@ -150,8 +156,7 @@ impl Tracking<'_> {
                 let reads_all = !self.use_holes;
                 let table = TableBuilder::new(self.parent, self.next, self.spool, self.sequence, reads_all)?;
                 let ranges = RangeMerger::new(self.on_range);
-                let mut collector =
-                    Collector::new(geometry, self.digest, table, ranges, feed, self.progress);
+                let mut collector = Collector::new(geometry, self.digest, table, ranges, feed, self.progress);
                 collector.on_digest = self.on_digest;
                 lie = collect(&collected_from, &mut collector, window, &samples, self.cancel)?;
                 collection = Some(collector.finish()?);
@@ -159,7 +164,8 @@ impl Tracking<'_> {
             });
             // An early end must not leave a stage waiting for somebody to take its messages.
             drop(collected_from);
-            delta = written.and_then(|written| written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            delta = written
+                .and_then(|written| written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         });
         failure.into_result()?;
         let Collection { root, spool, oldest_read, statistics } = collection.ok_or_else(stopped)?;
@@ -169,7 +175,16 @@ impl Tracking<'_> {
             bytes: statistics.bytes_changed,
         };
         let delta = delta.filter(|_| lie.is_none()).map(|writer| writer.finish(root, counts)).transpose()?;
-        Ok(Tracked { root, statistics, spool, oldest_read, sampled_blocks: samples.count(), delta, method, lie })
+        Ok(Tracked {
+            root,
+            statistics,
+            spool,
+            oldest_read,
+            sampled_blocks: samples.count(),
+            delta,
+            method,
+            lie,
+        })
     }
 }
 
@@ -267,7 +282,8 @@ impl DeltaPipe {
         let (entries, messages) = bounded::<DeltaMessage>(64);
         let (used, spare) = bounded::<Vec<u8>>(encoders + 1);
         for _ in 0..encoders {
-            let (raw, encoded, used, compression) = (raw.clone(), entries.clone(), used.clone(), self.compression);
+            let (raw, encoded, used, compression) =
+                (raw.clone(), entries.clone(), used.clone(), self.compression);
             scope.spawn(move || {
                 failure.guard(|| {
                     let mut encoder = Encoder::new(compression)?;

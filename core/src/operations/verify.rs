@@ -10,7 +10,7 @@ use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
 use crate::digest::{BlockDigest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::delta::IndexEntry;
+use crate::format::index::IndexEntry;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::sink::comparing::ComparingSink;
@@ -67,7 +67,13 @@ fn problem(backup_id: Option<BackupId>, error: &Error) -> Problem {
     Problem { backup_id, offset, length, what: error.full_text() }
 }
 
-fn verify_one(repository: &Repository, record: &BackupRecord, data: bool, progress: &Progress, cancel: &CancelToken) -> Result<()> {
+fn verify_one(
+    repository: &Repository,
+    record: &BackupRecord,
+    data: bool,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<()> {
     let chain = repository.chain(record)?;
     let mut table = repository.table(&chain)?;
     table.prove_root()?;
@@ -82,7 +88,9 @@ fn verify_one(repository: &Repository, record: &BackupRecord, data: bool, progre
         cancel.check()
     })?;
     if to_hex(&digest) != record.delta.blake3 {
-        return Err(Error::damaged("the delta is not the one its record names").path(deltas[0].object().display()));
+        return Err(
+            Error::damaged("the delta is not the one its record names").path(deltas[0].object().display())
+        );
     }
     Assembly {
         deltas: &deltas,
@@ -101,7 +109,11 @@ fn verify_one(repository: &Repository, record: &BackupRecord, data: bool, progre
 }
 
 /// Every entry of the delta's index against the tables before and after it.
-fn check_index(repository: &Repository, record: &BackupRecord, chain: &crate::repository::chain::Chain) -> Result<()> {
+fn check_index(
+    repository: &Repository,
+    record: &BackupRecord,
+    chain: &crate::repository::chain::Chain,
+) -> Result<()> {
     let delta = repository.delta(record)?;
     let mut after = repository.table(chain)?;
     let mut before = match chain.records().get(1) {

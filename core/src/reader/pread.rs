@@ -16,8 +16,8 @@ pub fn run(job: &ReadJob<'_>, plan: &Mutex<PlanIter<'_>>, out: &Sender<Read>) ->
     let threads = job.depth.clamp(1, MAX_THREADS);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(job, plan, out))).collect();
-        let results = workers.into_iter().map(|worker| worker.join());
-        results.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let mut results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        results.try_for_each(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
@@ -39,7 +39,11 @@ fn work(job: &ReadJob<'_>, plan: &Mutex<PlanIter<'_>>, out: &Sender<Read>) -> Re
     }
 }
 
-fn next_to_read(job: &ReadJob<'_>, plan: &Mutex<PlanIter<'_>>, out: &Sender<Read>) -> Result<Option<BlockIndex>> {
+fn next_to_read(
+    job: &ReadJob<'_>,
+    plan: &Mutex<PlanIter<'_>>,
+    out: &Sender<Read>,
+) -> Result<Option<BlockIndex>> {
     let next = {
         let mut plan = plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         loop {

@@ -23,7 +23,8 @@ pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Send
             plan.next();
         }
         if ring.in_flight() > 0 {
-            ring.wait(&mut done).map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
+            ring.wait(&mut done)
+                .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
         } else if plan.peek().is_none() {
             return Ok(());
         } else {
@@ -66,9 +67,9 @@ fn queue(ring: &mut ReadRing, job: &ReadJob<'_>, index: BlockIndex) -> Result<bo
     let Some(buffer) = buffer else { return Ok(false) };
     let len = aligned_len(job.geometry.block_len(index));
     let offset = job.geometry.block_offset(index);
-    ring.push(index, buffer, offset, len)
-        .and_then(|()| ring.submit())
-        .map_err(|source| Error::io("reading with io_uring", job.file.path(), source).at(offset, u64::from(len)))?;
+    ring.push(index, buffer, offset, len).and_then(|()| ring.submit()).map_err(|source| {
+        Error::io("reading with io_uring", job.file.path(), source).at(offset, u64::from(len))
+    })?;
     Ok(true)
 }
 
@@ -81,7 +82,8 @@ fn finish(job: &ReadJob<'_>, completion: Completion) -> Result<Read> {
             tracing::warn!(offset = job.geometry.block_offset(index), %reason, "a read failed; trying it in pieces");
         }
         let retried = job.file.read_block(&mut buffer, job.geometry.block_offset(index), len);
-        retried.map_err(|error| if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error })?;
+        retried
+            .map_err(|error| if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error })?;
     }
     buffer.set_len(len);
     Ok(Read::Block { index, buffer })

@@ -21,7 +21,8 @@ pub struct Catalog {
 impl Repository {
     /// Names of all volumes, sorted.
     pub fn volumes(&self) -> Result<Vec<String>> {
-        let mut names: Vec<_> = self.storage().folders(VOLUMES)?.iter().filter_map(|name| decode_volume(name)).collect();
+        let mut names: Vec<_> =
+            self.storage().folders(VOLUMES)?.iter().filter_map(|name| decode_volume(name)).collect();
         names.sort();
         Ok(names)
     }
@@ -80,7 +81,9 @@ impl Repository {
     pub fn newest(&self, volume: &str) -> Result<Option<BackupRecord>> {
         let catalog = self.catalog(Some(volume))?;
         if let Some(error) = catalog.damaged.into_iter().next_back() {
-            return Err(error.hint("put the record back from a copy of the repository, or remove it and its backup"));
+            return Err(
+                error.hint("put the record back from a copy of the repository, or remove it and its backup")
+            );
         }
         Ok(catalog.records.into_iter().next_back())
     }
@@ -115,14 +118,17 @@ fn back_steps(name: &str) -> Result<Option<usize>> {
         return Ok(Some(0));
     }
     let steps = rest.strip_prefix('~').and_then(|steps| steps.parse().ok());
-    let wrong = || Error::new(ErrorKind::WrongUse, format!("'{name}' is not a backup")).hint("write latest or latest~1");
+    let wrong = || {
+        Error::new(ErrorKind::WrongUse, format!("'{name}' is not a backup")).hint("write latest or latest~1")
+    };
     steps.map(Some).ok_or_else(wrong)
 }
 
 fn one_volume(records: &[BackupRecord]) -> Result<()> {
     match (records.first(), records.last()) {
         (Some(first), Some(last)) if first.volume != last.volume => {
-            let text = format!("'latest' of which volume? There are '{}' and '{}'", first.volume, last.volume);
+            let text =
+                format!("'latest' of which volume? There are '{}' and '{}'", first.volume, last.volume);
             Err(Error::new(ErrorKind::WrongUse, text).hint("name one with --volume"))
         }
         _ => Ok(()),

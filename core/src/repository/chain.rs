@@ -41,8 +41,10 @@ impl Repository {
             let parent = catalog.records.iter().find(|record| record.sequence == link.sequence);
             let parent = parent.filter(|parent| parent.root == link.root && parent.sequence < child);
             let missing = || {
-                let text = format!("backup {child} needs {} of '{}', which is not there", link.sequence, tip.volume);
-                let name = super::layout::VolumeLayout::new(&tip.volume).map(|layout| layout.record(link.sequence));
+                let text =
+                    format!("backup {child} needs {} of '{}', which is not there", link.sequence, tip.volume);
+                let name =
+                    super::layout::VolumeLayout::new(&tip.volume).map(|layout| layout.record(link.sequence));
                 Error::damaged(text).path(self.storage().display(&name.unwrap_or_default()))
             };
             records.push(parent.ok_or_else(missing)?.clone());
@@ -63,7 +65,8 @@ impl Repository {
         let parent = header.parent.map(|parent| (parent.sequence, parent.root));
         let belongs = header.sequence == record.sequence
             && header.geometry.volume_size() == record.size_bytes
-            && (header.geometry.block_size(), header.geometry.grain_size()) == (record.block_size, record.grain_size)
+            && (header.geometry.block_size(), header.geometry.grain_size())
+                == (record.block_size, record.grain_size)
             && header.digest == record.digest
             && parent == record.parent.map(|link| (link.sequence, link.root))
             && reader.trailer().root == record.root;
@@ -92,7 +95,8 @@ impl Repository {
 
     /// The block table of a chain's tip.
     pub fn table(&self, chain: &Chain) -> Result<ChainTable> {
-        let manifests = chain.records.iter().map(|record| self.manifest(record)).collect::<Result<Vec<_>>>()?;
+        let manifests =
+            chain.records.iter().map(|record| self.manifest(record)).collect::<Result<Vec<_>>>()?;
         let geometry = manifests[0].header().geometry;
         Ok(ChainTable { manifests, geometry, page: None })
     }
@@ -179,7 +183,8 @@ impl ChainTable {
         if self.geometry.block_len(index) != other.geometry.block_len(index) {
             return Ok(true);
         }
-        let (ours, theirs): (BlockDigest, BlockDigest) = (self.entry(index)?.digest, other.entry(index)?.digest);
+        let (ours, theirs): (BlockDigest, BlockDigest) =
+            (self.entry(index)?.digest, other.entry(index)?.digest);
         Ok(!ours.same(&theirs))
     }
 }

@@ -25,12 +25,17 @@ const VOLUME_NAME_MAX: usize = 80;
 /// Checks a volume's name and encodes it as a folder name.
 pub fn encode_volume(name: &str) -> Result<String> {
     if name.is_empty() || name.len() > VOLUME_NAME_MAX || name.chars().any(char::is_control) {
-        return Err(Error::new(ErrorKind::WrongUse, format!("'{}' cannot be a volume's name", name.escape_debug()))
-            .hint(format!("use 1 to {VOLUME_NAME_MAX} bytes without control characters")));
+        return Err(Error::new(
+            ErrorKind::WrongUse,
+            format!("'{}' cannot be a volume's name", name.escape_debug()),
+        )
+        .hint(format!("use 1 to {VOLUME_NAME_MAX} bytes without control characters")));
     }
     let mut encoded = String::new();
     for byte in name.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && !encoded.is_empty());
+        let plain = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_')
+            || (byte == b'.' && !encoded.is_empty());
         if plain {
             encoded.push(char::from(byte));
         } else {

@@ -61,7 +61,8 @@ impl Repository {
     /// Makes a repository in storage that has none.
     pub fn init(storage: Arc<dyn Storage>, options: InitOptions) -> Result<Self> {
         Geometry::new(0, options.block_size, options.grain_size)?;
-        let id = host::random_bytes().map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
+        let id = host::random_bytes()
+            .map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
         let config = RepositoryConfig {
             format_version: RepositoryConfig::FORMAT_VERSION,
             repository_id: BackupId::from_bytes(id),
@@ -83,19 +84,26 @@ impl Repository {
     /// Opens the repository in this storage.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
         let path = storage.display(layout::CONFIG);
-        let bytes = read_small(&*storage, layout::CONFIG, record::MAX_LEN).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::new(ErrorKind::NoRepository, "there is no repository here").path(&path),
-            _ => error,
-        })?;
+        let bytes =
+            read_small(&*storage, layout::CONFIG, record::MAX_LEN).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => {
+                    Error::new(ErrorKind::NoRepository, "there is no repository here").path(&path)
+                }
+                _ => error,
+            })?;
         let version = RepositoryConfig::version_of(&bytes);
-        if let Some(version) = version.filter(|version| *version > u64::from(RepositoryConfig::FORMAT_VERSION)) {
+        if let Some(version) =
+            version.filter(|version| *version > u64::from(RepositoryConfig::FORMAT_VERSION))
+        {
             let text = format!("the repository has format {version}; this program knows up to 1");
             return Err(Error::new(ErrorKind::Unsupported, text).path(&path));
         }
         let config: RepositoryConfig = record::decode(&bytes).map_err(|error| {
             error.path(&path).hint("the configuration is damaged: put it back from a copy of the repository")
         })?;
-        config.check().map_err(|error| Error::damaged("an impossible configuration").path(&path).because(error))?;
+        config
+            .check()
+            .map_err(|error| Error::damaged("an impossible configuration").path(&path).because(error))?;
         Ok(Self { storage, config })
     }
 

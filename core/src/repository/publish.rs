@@ -39,7 +39,9 @@ impl Publisher<'_> {
     fn remove_leftovers(&self, volume: &str) -> Result<()> {
         let storage = self.repository.storage();
         let catalog = self.repository.catalog(Some(volume))?;
-        let named = |name: &str| catalog.records.iter().any(|record| record.delta.name == name || record.manifest.name == name);
+        let named = |name: &str| {
+            catalog.records.iter().any(|record| record.delta.name == name || record.manifest.name == name)
+        };
         for folder in [self.layout.records(), self.layout.deltas(), self.layout.manifests()] {
             for name in storage.list(&folder)? {
                 let full = format!("{folder}/{name}");
@@ -62,7 +64,11 @@ impl Publisher<'_> {
     }
 
     /// Begins the manifest of a backup; returns its name too.
-    pub fn begin_manifest(&self, sequence: Sequence, id: BackupId) -> Result<(String, Box<dyn ObjectWriter>)> {
+    pub fn begin_manifest(
+        &self,
+        sequence: Sequence,
+        id: BackupId,
+    ) -> Result<(String, Box<dyn ObjectWriter>)> {
         let name = self.layout.manifest(sequence, id);
         Ok((name.clone(), self.repository.storage().create(&name)?))
     }
@@ -72,7 +78,8 @@ impl Publisher<'_> {
         let storage = self.repository.storage();
         for file in [&record.delta, &record.manifest] {
             if storage.open(&file.name)?.size() != file.size {
-                return Err(Error::damaged("a file changed before its backup was committed").path(storage.display(&file.name)));
+                return Err(Error::damaged("a file changed before its backup was committed")
+                    .path(storage.display(&file.name)));
             }
         }
         let name = self.layout.record(record.sequence);

@@ -65,7 +65,8 @@ impl Target {
         }
         if size > self.size && !self.force {
             let text = format!("the target is larger: it has {size} bytes, the volume {}", self.size);
-            return Err(refused(&self.path, text).hint("--force writes the volume to its start and leaves the rest as it is"));
+            return Err(refused(&self.path, text)
+                .hint("--force writes the volume to its start and leaves the rest as it is"));
         }
         Ok(())
     }
@@ -84,9 +85,12 @@ impl Target {
         if self.force {
             return Ok(());
         }
-        let found = signature(file, size).map_err(|source| Error::io("looking for a signature", &self.path, source))?;
+        let found = signature(file, size)
+            .map_err(|source| Error::io("looking for a signature", &self.path, source))?;
         match found {
-            Some(name) => Err(refused(&self.path, format!("the target holds {name}")).hint("--force writes over it")),
+            Some(name) => {
+                Err(refused(&self.path, format!("the target holds {name}")).hint("--force writes over it"))
+            }
             None => Ok(()),
         }
     }
@@ -95,16 +99,24 @@ impl Target {
     pub(super) fn check_file(&self, file: &std::fs::File, metadata: &std::fs::Metadata) -> Result<()> {
         let loops = block_device::loops_over(metadata);
         if let Some(mount) = loops.iter().flat_map(|number| mounts::mounts_of(*number)).next() {
-            return Err(refused(&self.path, format!("a loop device mounts the target on {}", mount.point.display()))
-                .hint(format!("umount {}", mount.point.display())));
+            return Err(refused(
+                &self.path,
+                format!("a loop device mounts the target on {}", mount.point.display()),
+            )
+            .hint(format!("umount {}", mount.point.display())));
         }
         if !loops.is_empty() || files::open_for_writing_elsewhere(file) == Some(true) {
-            return Err(refused(&self.path, "another program (or a loop device) has the target open for writing")
-                .hint("stop it first (losetup -j shows loop devices)"));
+            return Err(refused(
+                &self.path,
+                "another program (or a loop device) has the target open for writing",
+            )
+            .hint("stop it first (losetup -j shows loop devices)"));
         }
         if self.partial && metadata.len() != self.size && metadata.len() > 0 {
             let text = format!("the target has {} bytes, the volume {}", metadata.len(), self.size);
-            return Err(refused(&self.path, text).hint("a range is put into a copy of the whole volume, or use '-'"));
+            return Err(
+                refused(&self.path, text).hint("a range is put into a copy of the whole volume, or use '-'")
+            );
         }
         if metadata.len() > 0 && !self.force && !self.in_place {
             return Err(refused(&self.path, "the target file exists and is not empty")

@@ -29,7 +29,11 @@ impl DeviceSink {
         let file = DirectFile::open_write(&target.path, &options, libc::O_EXCL).map_err(|source| {
             let busy = source.raw_os_error() == Some(libc::EBUSY);
             let error = problem(source);
-            if busy { error.hint("the kernel or another program holds the device: stop it first") } else { error }
+            if busy {
+                error.hint("the kernel or another program holds the device: stop it first")
+            } else {
+                error
+            }
         })?;
         let size = block_device::size(file.plain()).map_err(problem)?;
         target.check_device_size(size)?;
@@ -44,7 +48,8 @@ impl Sink for DeviceSink {
     }
 
     fn put_zeros(&self, offset: u64, len: u64) -> Result<()> {
-        let (start, end) = (offset.next_multiple_of(ZERO_ALIGNMENT), (offset + len) / ZERO_ALIGNMENT * ZERO_ALIGNMENT);
+        let (start, end) =
+            (offset.next_multiple_of(ZERO_ALIGNMENT), (offset + len) / ZERO_ALIGNMENT * ZERO_ALIGNMENT);
         if start >= end {
             return super::image_file::write_zeros(&self.file, offset, len);
         }

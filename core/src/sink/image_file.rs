@@ -22,9 +22,9 @@ impl ImageFileSink {
     pub fn open(target: &Target) -> Result<Self> {
         let problem = |source| Error::io("opening the target", &target.path, source);
         if target.path.is_dir() {
-            return Err(Error::new(ErrorKind::WrongUse, "a directory cannot be the target").path(&target.path).hint(
-                "name a file in it, a block device, or '-' for standard output",
-            ));
+            return Err(Error::new(ErrorKind::WrongUse, "a directory cannot be the target")
+                .path(&target.path)
+                .hint("name a file in it, a block device, or '-' for standard output"));
         }
         let existed = target.path.exists();
         let mut options = OpenOptions::new();

@@ -47,7 +47,8 @@ impl Sink for PipeSink {
     }
 
     fn read(&self, _buffer: &mut PooledBuffer, _offset: u64, _len: usize) -> Result<()> {
-        Err(Error::new(ErrorKind::WrongUse, "a stream cannot be read back").hint("restore to a file or a device"))
+        Err(Error::new(ErrorKind::WrongUse, "a stream cannot be read back")
+            .hint("restore to a file or a device"))
     }
 
     fn finish(&self) -> Result<()> {

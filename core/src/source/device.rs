@@ -28,7 +28,8 @@ impl DeviceSource {
     pub fn open(path: &Path, allow_live: bool) -> Result<Self> {
         let problem = |source| Error::io("opening the source", path, source);
         let number = block_device::number_of(path).map_err(problem)?;
-        let number = number.ok_or_else(|| Error::new(ErrorKind::WrongUse, "not a block device").path(path))?;
+        let number =
+            number.ok_or_else(|| Error::new(ErrorKind::WrongUse, "not a block device").path(path))?;
         if !allow_live {
             check_not_live(path, number)?;
         }
@@ -82,13 +83,16 @@ impl Source for DeviceSource {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let size = block_device::size(self.file.plain()).map_err(|source| Error::io("looking at", &self.path, source))?;
+        let size = block_device::size(self.file.plain())
+            .map_err(|source| Error::io("looking at", &self.path, source))?;
         let moved = block_device::sectors_written(self.number) != self.written_before;
         if size != self.size {
-            return Err(Error::new(ErrorKind::SourceChanged, "the device was resized while it was read").path(&self.path));
+            return Err(Error::new(ErrorKind::SourceChanged, "the device was resized while it was read")
+                .path(&self.path));
         }
         if moved && !self.allow_live {
-            return Err(Error::new(ErrorKind::SourceChanged, "the device was written to while it was read").path(&self.path));
+            return Err(Error::new(ErrorKind::SourceChanged, "the device was written to while it was read")
+                .path(&self.path));
         }
         Ok(())
     }

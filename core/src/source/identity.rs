@@ -36,8 +36,12 @@ fn file_system_uuid(file: &File, device: DeviceNumber) -> String {
         return dashed(&to_hex(&uuid));
     }
     let by_uuid = std::fs::read_dir("/dev/disk/by-uuid").into_iter().flatten().flatten();
-    let ours = by_uuid.into_iter().find(|link| block_device::number_of(&link.path()).ok().flatten() == Some(device));
-    ours.map_or_else(|| files::file_system_number(file), |link| link.file_name().to_string_lossy().into_owned())
+    let ours =
+        by_uuid.into_iter().find(|link| block_device::number_of(&link.path()).ok().flatten() == Some(device));
+    ours.map_or_else(
+        || files::file_system_number(file),
+        |link| link.file_name().to_string_lossy().into_owned(),
+    )
 }
 
 /// 8-4-4-4-12 digits, as UUIDs are written.
@@ -59,7 +63,10 @@ fn text_of_device(number: DeviceNumber) -> String {
         .unwrap_or_else(|| {
             let folder = std::fs::canonicalize(block_device::sysfs(number)).unwrap_or_default();
             let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            tracing::warn!(device = name, "the device has no serial number or UUID: it is known by its name alone");
+            tracing::warn!(
+                device = name,
+                "the device has no serial number or UUID: it is known by its name alone"
+            );
             format!("unidentified:{name}")
         })
 }

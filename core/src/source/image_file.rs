@@ -42,7 +42,10 @@ impl ImageFileSource {
 fn check_not_live(path: &Path, file: &DirectFile, metadata: &Metadata) -> Result<()> {
     for number in block_device::loops_over(metadata) {
         if let Some(mount) = mounts::mounts_of(number).iter().find(|mount| !mount.read_only) {
-            return Err(live(path, &format!("a loop device mounts it read-write on {}", mount.point.display())));
+            return Err(live(
+                path,
+                &format!("a loop device mounts it read-write on {}", mount.point.display()),
+            ));
         }
     }
     if files::open_for_writing_elsewhere(file.plain()) == Some(true) {
@@ -78,13 +81,16 @@ impl Source for ImageFileSource {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        let now = self.file.plain().metadata().map_err(|source| Error::io("looking at", &self.path, source))?;
+        let now =
+            self.file.plain().metadata().map_err(|source| Error::io("looking at", &self.path, source))?;
         if now.len() != self.before.len() {
-            return Err(Error::new(ErrorKind::SourceChanged, "the file was resized while it was read").path(&self.path));
+            return Err(Error::new(ErrorKind::SourceChanged, "the file was resized while it was read")
+                .path(&self.path));
         }
         let stamp = |metadata: &Metadata| (metadata.mtime(), metadata.mtime_nsec());
         if stamp(&now) != stamp(&self.before) && !self.allow_live {
-            return Err(Error::new(ErrorKind::SourceChanged, "the file was written to while it was read").path(&self.path));
+            return Err(Error::new(ErrorKind::SourceChanged, "the file was written to while it was read")
+                .path(&self.path));
         }
         Ok(())
     }

@@ -75,11 +75,11 @@ impl Storage for LocalStorage {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
-        self.names(folder, |entry| entry.is_file())
+        self.names(folder, fs::FileType::is_file)
     }
 
     fn folders(&self, folder: &str) -> Result<Vec<String>> {
-        self.names(folder, |entry| entry.is_dir())
+        self.names(folder, fs::FileType::is_dir)
     }
 
     fn remove(&self, name: &str) -> Result<()> {
@@ -101,7 +101,8 @@ impl Storage for LocalStorage {
         let lock = files::FileLock::try_lock(file).map_err(|(file, error)| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 let holder = io::read_to_string(file).unwrap_or_default();
-                Error::new(ErrorKind::Locked, format!("the volume is locked by {}", holder.trim())).path(&path)
+                Error::new(ErrorKind::Locked, format!("the volume is locked by {}", holder.trim()))
+                    .path(&path)
             }
             _ => problem(error),
         })?;
@@ -187,9 +188,9 @@ impl LocalWriter {
 
 impl ObjectWriter for LocalWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        faults::point("write")
-            .and_then(|()| self.file.write_all(bytes))
-            .map_err(|source| Error::io("writing", &self.target, source).at(self.written, bytes.len() as u64))?;
+        faults::point("write").and_then(|()| self.file.write_all(bytes)).map_err(|source| {
+            Error::io("writing", &self.target, source).at(self.written, bytes.len() as u64)
+        })?;
         self.written += bytes.len() as u64;
         if self.written - self.flushed >= WRITEBACK_STEP {
             files::start_writeback(&self.file, self.flushed..self.written);
@@ -200,24 +201,28 @@ impl ObjectWriter for LocalWriter {
 
     fn finish(mut self: Box<Self>) -> Result<()> {
         let problem = |what: &str, source| Error::io(what, &self.target, source);
-        faults::point("fsync").and_then(|()| self.file.sync_all()).map_err(|source| problem("syncing", source))?;
+        faults::point("fsync")
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| problem("syncing", source))?;
         files::drop_all_pages(&self.file);
         let named = if self.replace {
-            fs::rename(&self.unfinished, &self.target)
+            faults::point("rename").and_then(|()| fs::rename(&self.unfinished, &self.target))
         } else {
             files::rename_new(&self.unfinished, &self.target)
         };
         named.map_err(|source| problem("naming", source))?;
         self.done = true;
-        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        files::sync_directory(folder).map_err(|source| Error::io("syncing the directory of", &self.target, source))
+        let folder =
+            self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        files::sync_directory(folder)
+            .map_err(|source| Error::io("syncing the directory of", &self.target, source))
     }
 }
 
 impl Drop for LocalWriter {
     fn drop(&mut self) {
         if !self.done {
-            let _ = fs::remove_file(&self.unfinished);
+            let _ = faults::point("unlink").and_then(|()| fs::remove_file(&self.unfinished));
         }
     }
 }

@@ -35,7 +35,11 @@ fn display(name: &str) -> PathBuf {
 
 impl Storage for MemoryStorage {
     fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>> {
-        Ok(Box::new(MemoryWriter { objects: Arc::clone(&self.objects), name: name.into(), bytes: Vec::new() }))
+        Ok(Box::new(MemoryWriter {
+            objects: Arc::clone(&self.objects),
+            name: name.into(),
+            bytes: Vec::new(),
+        }))
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -74,7 +78,8 @@ impl Storage for MemoryStorage {
     fn lock(&self, name: &str, note: &str) -> Result<Box<dyn LockGuard>> {
         let mut locks = held(&self.locks);
         if let Some(holder) = locks.get(name) {
-            return Err(Error::new(ErrorKind::Locked, format!("the volume is locked by {holder}")).path(display(name)));
+            return Err(Error::new(ErrorKind::Locked, format!("the volume is locked by {holder}"))
+                .path(display(name)));
         }
         locks.insert(name.into(), note.into());
         Ok(Box::new(MemoryLock { locks: Arc::clone(&self.locks), name: name.into() }))

@@ -110,7 +110,9 @@ fn closure(start: DeviceNumber, step: impl Fn(&Path) -> Vec<PathBuf>) -> Vec<Dev
 }
 
 fn children(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+    fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
 }
 
 fn parse_number(text: &str) -> Option<DeviceNumber> {

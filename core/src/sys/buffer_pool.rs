@@ -96,8 +96,11 @@ struct Shared {
 impl BufferPool {
     /// `count` buffers of `buffer_len` bytes each (a multiple of 4096).
     pub fn new(count: usize, buffer_len: usize) -> Result<Self> {
-        let problem = |source| Error::io("making the buffer pool", "memory", source).hint("use a smaller --queue-depth");
-        let total = buffer_len.checked_mul(count).ok_or_else(|| problem(io::ErrorKind::InvalidInput.into()))?;
+        let problem = |source| {
+            Error::io("making the buffer pool", "memory", source).hint("use a smaller --queue-depth")
+        };
+        let total =
+            buffer_len.checked_mul(count).ok_or_else(|| problem(io::ErrorKind::InvalidInput.into()))?;
         let numbers = u16::try_from(count).map_err(|_| problem(io::ErrorKind::InvalidInput.into()))?;
         let (region, backing) = Region::map(total).map_err(problem)?;
         let free = (0..numbers).rev().collect();

@@ -58,10 +58,11 @@ impl DirectFile {
     pub fn open_write(path: &Path, options: &OpenOptions, flags: i32) -> io::Result<Self> {
         let tail = open(options, path, flags)?;
         let again = OpenOptions::new().read(true).write(true).to_owned();
-        let (file, tail, mode) = match open(&again, path, libc::O_DIRECT).and_then(|file| probe(&file).map(|()| file)) {
-            Ok(direct) => (direct, Some(tail), Mode::Direct),
-            Err(_) => (tail, None, Mode::Buffered),
-        };
+        let (file, tail, mode) =
+            match open(&again, path, libc::O_DIRECT).and_then(|file| probe(&file).map(|()| file)) {
+                Ok(direct) => (direct, Some(tail), Mode::Direct),
+                Err(_) => (tail, None, Mode::Buffered),
+            };
         Ok(Self { file, tail, path: path.to_path_buf(), mode })
     }
 
@@ -104,7 +105,8 @@ impl DirectFile {
         while at < len {
             let piece = CAREFUL_PIECE.min(len - at);
             let place = offset + at as u64;
-            self.read_whole(&mut buffer[at..], place, piece).map_err(|error| self.read_error(error, place, piece))?;
+            self.read_whole(&mut buffer[at..], place, piece)
+                .map_err(|error| self.read_error(error, place, piece))?;
             at += piece;
         }
         Ok(())
@@ -112,9 +114,12 @@ impl DirectFile {
 
     fn read_error(&self, error: io::Error, offset: u64, len: usize) -> Error {
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Error::new(ErrorKind::SourceChanged, "it ended before its size").path(&self.path).at(offset, len as u64);
+            return Error::new(ErrorKind::SourceChanged, "it ended before its size")
+                .path(&self.path)
+                .at(offset, len as u64);
         }
-        let kind = if error.raw_os_error() == Some(libc::EIO) { ErrorKind::Unreadable } else { ErrorKind::Io };
+        let kind =
+            if error.raw_os_error() == Some(libc::EIO) { ErrorKind::Unreadable } else { ErrorKind::Io };
         Error::io("reading", &self.path, error).kind_is(kind).at(offset, len as u64)
     }
 
@@ -123,7 +128,7 @@ impl DirectFile {
             Mode::Direct => self.read_direct(buffer, offset, len),
             Mode::Buffered => {
                 let absent = files::absent_pages(&self.file, offset, len);
-                faults::point("pread")?;
+                faults::point("read_buffered")?;
                 self.file.read_exact_at(&mut buffer[..len], offset)?;
                 files::drop_pages(&self.file, &absent);
                 Ok(())
@@ -135,8 +140,8 @@ impl DirectFile {
         let room = len.next_multiple_of(ALIGNMENT);
         let mut got = 0;
         while got < len {
-            faults::point("pread")?;
-            match self.file.read_at(&mut buffer[got..room], offset + got as u64) {
+            let read = || self.file.read_at(&mut buffer[got..room], offset + got as u64);
+            match faults::point("read_direct").and_then(|()| read()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(more) => got += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -157,7 +162,8 @@ impl DirectFile {
         let Some(tail) = &self.tail else {
             return self.file.write_all_at(data, offset).map_err(problem);
         };
-        let direct = offset.is_multiple_of(ALIGNMENT as u64) && data.as_ptr().addr().is_multiple_of(ALIGNMENT);
+        let direct =
+            offset.is_multiple_of(ALIGNMENT as u64) && data.as_ptr().addr().is_multiple_of(ALIGNMENT);
         let even = if direct { data.len() / ALIGNMENT * ALIGNMENT } else { 0 };
         self.file.write_all_at(&data[..even], offset).map_err(problem)?;
         tail.write_all_at(&data[even..], offset + even as u64).map_err(problem)
@@ -172,13 +178,14 @@ impl DirectFile {
 
     /// Size of a regular file now, in bytes.
     pub fn file_len(&self) -> Result<u64> {
-        let metadata = self.plain().metadata().map_err(|source| Error::io("looking at", &self.path, source))?;
+        let metadata =
+            self.plain().metadata().map_err(|source| Error::io("looking at", &self.path, source))?;
         Ok(metadata.len())
     }
 }
 
 fn open(options: &OpenOptions, path: &Path, flags: i32) -> io::Result<File> {
-    faults::point("open")?;
+    faults::point(if flags & libc::O_DIRECT == 0 { "open" } else { "open_direct" })?;
     options.clone().custom_flags(flags | libc::O_CLOEXEC).open(path)
 }
 

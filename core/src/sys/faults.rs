@@ -1,11 +1,9 @@
 //! Fault points: in tests the n-th call of a kind fails; in a normal build they are nothing.
 
-use std::io;
-
 /// Passes, or fails as the test that armed it wants.
 #[cfg(not(feature = "fault-injection"))]
 #[inline(always)]
-pub fn point(_name: &'static str) -> io::Result<()> {
+pub fn point(_name: &'static str) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -25,6 +23,7 @@ mod armed {
         sticky: bool,
         only: Option<&'static str>,
         seen: BTreeMap<&'static str, u64>,
+        order: Vec<&'static str>,
     }
 
     static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
@@ -38,7 +37,8 @@ mod armed {
         let mut guard = plan();
         let Some(plan) = guard.as_mut() else { return Ok(()) };
         *plan.seen.entry(name).or_default() += 1;
-        if plan.only.is_some_and(|only| only != name) {
+        plan.order.push(name);
+        if plan.only.is_some_and(|only| !name.starts_with(only)) {
             return Ok(());
         }
         match plan.countdown {
@@ -61,14 +61,19 @@ mod armed {
         *plan() = Some(Plan::default());
     }
 
-    /// The call number `nth` (from 0) of all points, or of the one named, fails with `errno`; with `sticky` every later
-    /// one too, as if the process had died there.
+    /// The call number `nth` (from 0) of all points, or of those whose name begins with `only`, fails with `errno`; with
+    /// `sticky` every later one too, as if the process had died there.
     pub fn arm(nth: u64, errno: i32, sticky: bool, only: Option<&'static str>) {
-        *plan() = Some(Plan { countdown: Some(nth), errno, sticky, only, seen: BTreeMap::new() });
+        *plan() = Some(Plan { countdown: Some(nth), errno, sticky, only, ..Plan::default() });
     }
 
     /// Ends counting or failing; returns the calls seen by name.
     pub fn disarm() -> BTreeMap<&'static str, u64> {
         plan().take().map(|plan| plan.seen).unwrap_or_default()
+    }
+
+    /// As [`disarm`], but returns the calls in their order: what is synced before what is named can be read off it.
+    pub fn disarm_ordered() -> Vec<&'static str> {
+        plan().take().map(|plan| plan.order).unwrap_or_default()
     }
 }

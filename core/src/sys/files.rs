@@ -48,7 +48,9 @@ fn resident_map(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let length = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: a fresh shared read-only mapping aliases no Rust memory, and its bytes are never touched: only asked for
     // residency. So a file that shrinks meanwhile cannot raise a signal.
-    let start = unsafe { mman::mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, signed(offset)?) }?;
+    let start = unsafe {
+        mman::mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, signed(offset)?)
+    }?;
     let mut map = vec![0u8; len.div_ceil(PAGE)];
     // SAFETY: start .. start + len is the mapping made above; the vector has a byte for each page of it.
     let answer = unsafe { libc::mincore(start.as_ptr(), len, map.as_mut_ptr()) };
@@ -105,7 +107,9 @@ pub fn punch_hole(file: &File, range: Range<u64>) -> io::Result<()> {
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     faults::point("rename")?;
     match fcntl::renameat2(fcntl::AT_FDCWD, from, fcntl::AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => link_new(from, to).and_then(|()| std::fs::remove_file(from)),
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
+            link_new(from, to).and_then(|()| std::fs::remove_file(from))
+        }
         other => Ok(other?),
     }
 }
@@ -118,7 +122,7 @@ pub fn link_new(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Makes names in a directory durable.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    faults::point("fsync")?;
+    faults::point("fsync_dir")?;
     File::open(path)?.sync_all()
 }
 
@@ -132,7 +136,9 @@ impl FileLock {
         if let Err(error) = faults::point("flock") {
             return Err((file, error));
         }
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map(Self).map_err(|(file, errno)| (file, errno.into()))
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map(Self)
+            .map_err(|(file, errno)| (file, errno.into()))
     }
 
     /// The locked file.
@@ -187,5 +193,6 @@ pub fn file_system_uuid(file: &File) -> Option<[u8; 16]> {
 /// The number that statvfs(3) gives the file system: stable on many, not on all.
 #[must_use]
 pub fn file_system_number(file: &File) -> String {
-    nix::sys::statvfs::fstatvfs(file).map_or_else(|_| "-".into(), |answer| format!("fsid-{:x}", answer.filesystem_id()))
+    nix::sys::statvfs::fstatvfs(file)
+        .map_or_else(|_| "-".into(), |answer| format!("fsid-{:x}", answer.filesystem_id()))
 }

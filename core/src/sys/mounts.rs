@@ -19,7 +19,9 @@ pub struct Mount {
 /// All mounts that this process sees.
 #[must_use]
 pub fn mounts() -> Vec<Mount> {
-    fs::read_to_string("/proc/self/mountinfo").map(|text| text.lines().filter_map(parse).collect()).unwrap_or_default()
+    fs::read_to_string("/proc/self/mountinfo")
+        .map(|text| text.lines().filter_map(parse).collect())
+        .unwrap_or_default()
 }
 
 /// `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/x rw,errors=continue` (proc(5)).
@@ -40,7 +42,9 @@ fn parse(line: &str) -> Option<Mount> {
 
 /// mountinfo writes space, tab, newline and backslash as octal.
 fn unescape(text: &str) -> PathBuf {
-    PathBuf::from(text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
+    PathBuf::from(
+        text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"),
+    )
 }
 
 /// Mounts of this device or of anything built on it.
@@ -56,7 +60,9 @@ pub fn is_swap(number: DeviceNumber) -> bool {
     let family = block_device::built_on(number);
     let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let paths = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-    paths.filter_map(|path| block_device::number_of(Path::new(path)).ok().flatten()).any(|swap| family.contains(&swap))
+    paths
+        .filter_map(|path| block_device::number_of(Path::new(path)).ok().flatten())
+        .any(|swap| family.contains(&swap))
 }
 
 #[cfg(test)]

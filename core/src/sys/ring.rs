@@ -57,7 +57,15 @@ impl ReadRing {
         let file_registered = submitter.register_files(&[file]).is_ok();
         let mut in_flight = Vec::new();
         in_flight.resize_with(usize::try_from(depth.max(1)).unwrap_or(1), || None);
-        let ring = Self { ring, file, buffers_registered, file_registered, in_flight, count: 0, _pool: pool.clone() };
+        let ring = Self {
+            ring,
+            file,
+            buffers_registered,
+            file_registered,
+            in_flight,
+            count: 0,
+            _pool: pool.clone(),
+        };
         Ok(ring)
     }
 
@@ -94,8 +102,12 @@ impl ReadRing {
     fn entry(&self, buffer: &PooledBuffer, offset: u64, len: u32) -> io_uring::squeue::Entry {
         let (start, number) = (buffer.start(), buffer.number());
         match (self.buffers_registered, self.file_registered) {
-            (true, true) => opcode::ReadFixed::new(types::Fixed(0), start, len, number).offset(offset).build(),
-            (true, false) => opcode::ReadFixed::new(types::Fd(self.file), start, len, number).offset(offset).build(),
+            (true, true) => {
+                opcode::ReadFixed::new(types::Fixed(0), start, len, number).offset(offset).build()
+            }
+            (true, false) => {
+                opcode::ReadFixed::new(types::Fd(self.file), start, len, number).offset(offset).build()
+            }
             (false, true) => opcode::Read::new(types::Fixed(0), start, len).offset(offset).build(),
             (false, false) => opcode::Read::new(types::Fd(self.file), start, len).offset(offset).build(),
         }
@@ -103,8 +115,7 @@ impl ReadRing {
 
     /// Starts what is queued, without waiting.
     pub fn submit(&mut self) -> io::Result<()> {
-        faults::point("io_uring_enter")?;
-        retry_interrupted(|| self.ring.submit())
+        retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit()))
     }
 
     /// Starts what is queued, waits for at least one read to end, and appends all that have ended to `done`.
@@ -112,8 +123,7 @@ impl ReadRing {
         if self.count == 0 {
             return Ok(());
         }
-        faults::point("io_uring_enter")?;
-        retry_interrupted(|| self.ring.submit_and_wait(1))?;
+        retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit_and_wait(1)))?;
         self.collect(done);
         Ok(())
     }
@@ -121,10 +131,12 @@ impl ReadRing {
     fn collect(&mut self, done: &mut Vec<Completion>) {
         for entry in self.ring.completion() {
             let slot = crate::geometry::to_usize(entry.user_data());
-            let Some(InFlight { tag, buffer }) = self.in_flight.get_mut(slot).and_then(Option::take) else { continue };
+            let Some(InFlight { tag, buffer }) = self.in_flight.get_mut(slot).and_then(Option::take) else {
+                continue;
+            };
             self.count -= 1;
             let code = entry.result();
-            let result = faults::point("uring_read")
+            let result = faults::point("read_uring")
                 .and_then(|()| usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code)));
             done.push(Completion { tag, buffer, result });
         }

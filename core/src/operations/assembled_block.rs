@@ -1,0 +1,219 @@
+//! One block of a restore: read its frames, assemble it, prove it, put what is wanted of it into the sink.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::frame_cache::FrameCache;
+use crate::cancel::CancelToken;
+use crate::delta::merged::BlockPlan;
+use crate::delta::reader::DeltaReader;
+use crate::digest::{BlockDigest, BlockHasher, DigestKind, GrainDigest};
+use crate::error::{Error, Result};
+use crate::geometry::{BlockIndex, Geometry, to_usize};
+use crate::grain_set::GrainSet;
+use crate::sink::Sink;
+use crate::sys::buffer_pool::{BufferPool, PooledBuffer};
+
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Runs of zero grains at least this long are left out when the sink is zero already.
+const SPARSE_RUN: usize = 64 << 10;
+
+/// A block, or a run of zero blocks, that was proven and handed on.
+pub struct Done {
+    pub first: BlockIndex,
+    pub count: u64,
+    pub digest: BlockDigest,
+    /// For sinks that take blocks in order.
+    pub buffer: Option<PooledBuffer>,
+    pub written: u64,
+    pub kept: u64,
+}
+
+/// What the workers of one restore share.
+pub struct Job<'a> {
+    pub geometry: Geometry,
+    pub digest: DigestKind,
+    pub deltas: &'a [Arc<DeltaReader>],
+    pub cache: FrameCache,
+    pub sink: &'a dyn Sink,
+    pub range: std::ops::Range<u64>,
+    pub in_place: bool,
+    pub pool: &'a BufferPool,
+    /// Held from taking a task to having its buffer, so that the lowest block never waits for a later one's buffer.
+    pub order: Mutex<()>,
+}
+
+impl Job<'_> {
+    pub fn buffer(&self, stop: &CancelToken) -> Result<PooledBuffer> {
+        loop {
+            stop.check()?;
+            if let Some(buffer) = self.pool.take(PATIENCE) {
+                return Ok(buffer);
+            }
+        }
+    }
+
+    pub fn zeros(
+        &self,
+        hasher: &mut BlockHasher,
+        first: BlockIndex,
+        count: u64,
+        stop: &CancelToken,
+    ) -> Result<Done> {
+        let (start, end) =
+            self.wanted(self.geometry.block_offset(first), self.geometry.span_len(first, count));
+        let (mut written, mut kept) = (0, 0);
+        if self.in_place && !self.sink.starts_zero() {
+            let mut buffer = self.buffer(stop)?;
+            for index in first..first + count {
+                let (offset, len) =
+                    (self.geometry.block_offset(index), to_usize(u64::from(self.geometry.block_len(index))));
+                self.sink.read(&mut buffer, offset, len)?;
+                if hasher.hash(&buffer[..len], &mut Vec::new()) == BlockDigest::ZERO {
+                    kept += len as u64;
+                } else {
+                    let (start, end) = self.wanted(offset, len as u64);
+                    self.sink.put_zeros(start, end - start)?;
+                    written += end - start;
+                }
+            }
+        } else if !self.sink.in_order() {
+            self.sink.put_zeros(start, end - start)?;
+        }
+        Ok(Done { first, count, digest: BlockDigest::ZERO, buffer: None, written, kept })
+    }
+
+    /// The part of `offset .. offset + len` that is wanted.
+    pub fn wanted(&self, offset: u64, len: u64) -> (u64, u64) {
+        let start = offset.max(self.range.start);
+        (start, (offset + len).min(self.range.end).max(start))
+    }
+
+    pub fn block(
+        &self,
+        hasher: &mut BlockHasher,
+        plan: &BlockPlan,
+        expected: BlockDigest,
+        mut buffer: PooledBuffer,
+        existing: Option<PooledBuffer>,
+    ) -> Result<Done> {
+        let offset = self.geometry.block_offset(plan.index);
+        let len = to_usize(u64::from(plan.len));
+        let done = |buffer, written, kept| Done {
+            first: plan.index,
+            count: 1,
+            digest: expected,
+            buffer,
+            written,
+            kept,
+        };
+        let mut old_grains = Vec::new();
+        let existing = match existing {
+            Some(mut existing) => {
+                self.sink.read(&mut existing, offset, len)?;
+                if hasher.hash(&existing[..len], &mut old_grains).same(&expected) {
+                    return Ok(done(None, 0, u64::from(plan.len)));
+                }
+                Some(existing)
+            }
+            None => None,
+        };
+        let grains = self.assemble(hasher, plan, expected, &mut buffer)?;
+        buffer.set_len(len);
+        if self.sink.in_order() {
+            return Ok(done(Some(buffer), u64::from(plan.len), 0));
+        }
+        let mut wanted = GrainSet::empty(self.geometry.grains_in(plan.len));
+        for grain in 0..wanted.capacity() {
+            let bytes = self.geometry.grain_range(grain, plan.len);
+            let differs = existing.as_ref().is_none_or(|existing| existing[bytes.clone()] != buffer[bytes]);
+            if differs {
+                wanted.insert(grain);
+            }
+        }
+        if existing.is_none() && self.sink.starts_zero() {
+            leave_out_zeros(&self.geometry, &grains, &mut wanted);
+        }
+        let written = self.put_grains(&wanted, plan, &buffer)?;
+        Ok(done(None, written, u64::from(plan.len) - written))
+    }
+
+    /// Fills the buffer and proves it: block digest against the manifest, grain digests against the index.
+    fn assemble(
+        &self,
+        hasher: &mut BlockHasher,
+        plan: &BlockPlan,
+        expected: BlockDigest,
+        buffer: &mut PooledBuffer,
+    ) -> Result<Vec<GrainDigest>> {
+        let len = to_usize(u64::from(plan.len));
+        let covered: usize =
+            plan.runs.iter().map(|run| self.run_bytes(plan, run.first, run.count).len()).sum();
+        if covered < len {
+            buffer[..len].fill(0);
+        }
+        for run in &plan.runs {
+            let target = self.run_bytes(plan, run.first, run.count);
+            let delta = &self.deltas[run.delta];
+            let frame = self.cache.get(run.delta, delta, run.frame)?;
+            let start = to_usize(u64::from(run.raw_offset));
+            let bytes = frame.get(start..start + target.len()).ok_or_else(|| {
+                Error::damaged("a frame is shorter than its grains")
+                    .path(delta.object().display())
+                    .at(run.frame, 0)
+            })?;
+            buffer[target].copy_from_slice(bytes);
+        }
+        let mut grains = Vec::new();
+        let digest = hasher.hash(&buffer[..len], &mut grains);
+        if let Some(grain) = grains.iter().zip(&plan.digests).position(|(ours, theirs)| ours != theirs) {
+            let bytes = self.geometry.grain_range(u32::try_from(grain).unwrap_or(0), plan.len);
+            let place = self.geometry.block_offset(plan.index) + bytes.start as u64;
+            return Err(
+                Error::damaged("stored bytes do not match their digest").at(place, bytes.len() as u64)
+            );
+        }
+        if !digest.same(&expected) {
+            return Err(wrong_block(&self.geometry, plan.index, "a block does not match its manifest"));
+        }
+        Ok(grains)
+    }
+
+    fn run_bytes(&self, plan: &BlockPlan, first: u32, count: u32) -> std::ops::Range<usize> {
+        let start = self.geometry.grain_range(first, plan.len).start;
+        start..self.geometry.grain_range(first + count - 1, plan.len).end
+    }
+
+    fn put_grains(&self, grains: &GrainSet, plan: &BlockPlan, buffer: &PooledBuffer) -> Result<u64> {
+        let offset = self.geometry.block_offset(plan.index);
+        let mut written = 0;
+        for (first, count) in grains.runs() {
+            let bytes = self.run_bytes(plan, first, count);
+            let (start, end) = self.wanted(offset + bytes.start as u64, bytes.len() as u64);
+            if start < end {
+                self.sink.put(start, &buffer[to_usize(start - offset)..to_usize(end - offset)])?;
+                written += end - start;
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Takes long runs of zero grains out of what is written.
+fn leave_out_zeros(geometry: &Geometry, grains: &[GrainDigest], wanted: &mut GrainSet) {
+    let mut zero = GrainSet::empty(wanted.capacity());
+    for (grain, digest) in (0..wanted.capacity()).zip(grains) {
+        if *digest == GrainDigest::ZERO {
+            zero.insert(grain);
+        }
+    }
+    for (first, count) in zero.runs() {
+        if to_usize(u64::from(count) * u64::from(geometry.grain_size())) >= SPARSE_RUN {
+            (first..first + count).for_each(|grain| wanted.remove(grain));
+        }
+    }
+}
+
+pub fn wrong_block(geometry: &Geometry, index: BlockIndex, what: &str) -> Error {
+    Error::damaged(what).at(geometry.block_offset(index), u64::from(geometry.block_len(index)))
+}
