@@ -20,6 +20,7 @@ use crate::manifest::working::{self, WorkingManifest};
 use crate::repository::Repository;
 use crate::repository::chain::Chain;
 use crate::repository::layout::encode_volume;
+use crate::sys::faults;
 
 /// Where one volume's state of one repository is kept.
 pub struct LocalState {
@@ -30,7 +31,9 @@ impl LocalState {
     /// Below `base`, in a folder named after the repository's id.
     pub fn new(base: &Path, repository: &Repository, volume: &str) -> Result<Self> {
         let folder = base.join(repository.config().repository_id.to_string());
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        faults::point("mkdir").and_then(|()| builder.create(&folder)).map_err(|source| {
             Error::io("making the folder of the local state", &folder, source)
                 .hint("set BLKDELTA_STATE to a folder that you may write to")
         })?;
@@ -68,7 +71,9 @@ impl LocalState {
 
     /// Takes the place of `other`.
     pub fn replace(self, other: &Self) -> Result<()> {
-        std::fs::rename(&self.path, &other.path).map_err(|source| Error::io("naming", &other.path, source))
+        faults::point("rename")
+            .and_then(|()| std::fs::rename(&self.path, &other.path))
+            .map_err(|source| Error::io("naming", &other.path, source))
     }
 
     /// After a commit: from its parent's state to `record`'s.

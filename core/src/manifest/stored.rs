@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{DIRECTORY_ENTRY_LEN, Form, HEADER_LEN, ManifestHeader, PAGE_LEN};
 use crate::geometry::to_usize;
 use crate::storage::{ObjectReader, ObjectWriter};
+use crate::sys::faults;
 
 const DIGEST_LEN: usize = 32;
 
@@ -22,7 +23,8 @@ pub struct PageSpool {
 impl PageSpool {
     /// An empty spool in `folder`.
     pub fn new(folder: &std::path::Path) -> Result<Self> {
-        let file = tempfile::tempfile_in(folder)
+        let file = faults::point("open")
+            .and_then(|()| tempfile::tempfile_in(folder))
             .map_err(|source| Error::io("making a spool file in", folder, source))?;
         Ok(Self { file, directory: Vec::new() })
     }
@@ -30,8 +32,8 @@ impl PageSpool {
     /// Adds a page; pages come in ascending order.
     pub fn push(&mut self, page: u64, bytes: &[u8]) -> Result<()> {
         let offset = self.directory.len() as u64 * PAGE_LEN as u64;
-        self.file
-            .write_all_at(bytes, offset)
+        faults::point("pwrite")
+            .and_then(|()| self.file.write_all_at(bytes, offset))
             .map_err(|source| Error::io("writing", "a spool file", source))?;
         self.directory.push((page, *blake3::hash(bytes).as_bytes()));
         Ok(())
@@ -57,8 +59,8 @@ impl PageSpool {
     /// The bytes of the page at this position.
     pub fn page_at(&self, position: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; PAGE_LEN];
-        self.file
-            .read_exact_at(&mut bytes, position as u64 * PAGE_LEN as u64)
+        faults::point("pread")
+            .and_then(|()| self.file.read_exact_at(&mut bytes, position as u64 * PAGE_LEN as u64))
             .map_err(|source| Error::io("reading", "a spool file", source))?;
         Ok(bytes)
     }

@@ -26,6 +26,7 @@ use crate::storage::Storage;
 use crate::storage::local::LocalStorage;
 use crate::sys::block_device;
 use crate::sys::buffer_pool::BufferPool;
+use crate::sys::faults;
 
 /// What applying a delta did.
 #[derive(Debug, Clone, Serialize)]
@@ -117,7 +118,10 @@ impl Job<'_> {
     fn prove_parent(&self, source: &dyn Source, parent: DeltaParent) -> Result<()> {
         let digest = self.delta.header().digest;
         let before = self.geometry.resized(parent.size)?;
-        if source.size() < parent.size {
+        // A file has the parent's size; or the new, larger one, when applying was interrupted. A device may be longer.
+        let file = block_device::number_of(self.target).ok().flatten().is_none();
+        let fits = [parent.size, parent.size.max(self.geometry.volume_size())].contains(&source.size());
+        if source.size() < parent.size || (file && !fits) {
             return Err(self.wrong_parent(&format!(
                 "it has {} bytes, the parent {}",
                 source.size(),
@@ -207,7 +211,10 @@ impl Job<'_> {
         drop(sink);
         if !device {
             let file = OpenOptions::new().write(true).open(self.target);
-            let cut = file.and_then(|file| file.set_len(size).and_then(|()| file.sync_all()));
+            let cut = file.and_then(|file| {
+                faults::point("ftruncate").and_then(|()| file.set_len(size))?;
+                faults::point("fsync").and_then(|()| file.sync_all())
+            });
             cut.map_err(|source| Error::io("setting the size of", self.target, source))?;
         }
         Ok(written)

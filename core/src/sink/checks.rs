@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::block_device::{self, DeviceNumber};
-use crate::sys::{files, mounts};
+use crate::sys::{faults, files, mounts};
 
 /// A target as the user named it, and what he insists on.
 #[derive(Debug, Clone)]
@@ -53,6 +53,21 @@ impl Target {
         let home = std::fs::metadata(repository).map(|metadata| metadata.dev());
         if home.is_ok_and(|home| devices.contains(&home)) {
             return Err(refused(&self.path, "the repository is on the target").hint("choose another target"));
+        }
+        Ok(())
+    }
+
+    /// A file inside the repository is never a target, forced or not.
+    pub(super) fn check_outside_repository(&self) -> Result<()> {
+        let Some(Ok(repository)) = self.repository.as_ref().map(std::fs::canonicalize) else { return Ok(()) };
+        let folder =
+            self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The file itself may be a link into the repository, or not exist yet.
+        let places = [std::fs::canonicalize(&self.path), std::fs::canonicalize(folder)];
+        if places.iter().flatten().any(|place| place.starts_with(&repository)) {
+            return Err(
+                refused(&self.path, "the target is inside the repository").hint("choose another target")
+            );
         }
         Ok(())
     }
@@ -150,6 +165,7 @@ fn signature(file: &std::fs::File, size: u64) -> io::Result<Option<&'static str>
             continue;
         }
         let mut found = vec![0; bytes.len()];
+        faults::point("pread")?;
         file.read_exact_at(&mut found, offset)?;
         if found == bytes {
             return Ok(Some(name));

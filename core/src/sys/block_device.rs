@@ -22,6 +22,7 @@ mod ioctl {
 
 /// The device number, if `path` is a block device.
 pub fn number_of(path: &Path) -> io::Result<Option<DeviceNumber>> {
+    faults::point("stat")?;
     let metadata = fs::metadata(path)?;
     Ok(metadata.file_type().is_block_device().then(|| metadata.rdev()))
 }

@@ -49,6 +49,8 @@ impl DirectFile {
             Ok(direct) => Ok(Self { file: direct, tail: None, path: path.to_path_buf(), mode: Mode::Direct }),
             Err(reason) => {
                 tracing::debug!(path = %path.display(), %reason, "O_DIRECT refused");
+                // Read-ahead would bring in pages of the next block, which then look as if they had been there before.
+                files::expect_random_reads(&file);
                 Ok(Self { file, tail: None, path: path.to_path_buf(), mode: Mode::Buffered })
             }
         }
@@ -140,10 +142,10 @@ impl DirectFile {
         let room = len.next_multiple_of(ALIGNMENT);
         let mut got = 0;
         while got < len {
-            let read = || self.file.read_at(&mut buffer[got..room], offset + got as u64);
+            let mut read = || self.file.read_at(&mut buffer[got..room], offset + got as u64);
             match faults::point("read_direct").and_then(|()| read()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(more) => got += more,
+                Ok(more) => got += faults::shortened("short_direct", more),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }

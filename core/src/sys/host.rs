@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use super::faults;
+
 /// The host's name; `localhost` when it has none that is text.
 #[must_use]
 pub fn hostname() -> String {
@@ -23,6 +25,7 @@ pub fn boot_id() -> String {
 /// Random bytes from the kernel.
 pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
+    faults::point("urandom")?;
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
 }

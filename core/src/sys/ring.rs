@@ -137,7 +137,8 @@ impl ReadRing {
             self.count -= 1;
             let code = entry.result();
             let result = faults::point("read_uring")
-                .and_then(|()| usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code)));
+                .and_then(|()| usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code)))
+                .map(|got| faults::shortened("short_uring", got));
             done.push(Completion { tag, buffer, result });
         }
     }
