@@ -123,17 +123,22 @@ fn check_index(
     let mut cursor = delta.cursor();
     while let Some(entry) = cursor.next_entry()? {
         let (first, count) = entry.span();
+        // A zero range is what the parent did not have; it may begin at its last, short block that the volume outgrew.
         let (old, new) = match &entry {
-            IndexEntry::Grains(entry) => (entry.old, entry.new),
-            IndexEntry::Zero { old, .. } => (*old, BlockDigest::ZERO),
-            IndexEntry::ZeroRange { .. } => (BlockDigest::UNKNOWN, BlockDigest::ZERO),
+            IndexEntry::Grains(entry) => (Some(entry.old), entry.new),
+            IndexEntry::Zero { old, .. } => (Some(*old), BlockDigest::ZERO),
+            IndexEntry::ZeroRange { .. } => (None, BlockDigest::ZERO),
         };
         let mut fits = true;
         for index in first..first + count {
             fits &= after.entry(index)?.digest == new;
         }
-        if let Some(before) = before.as_mut().filter(|table| first < table.geometry().block_count()) {
-            fits &= old == before.entry(first)?.digest;
+        let before = before.as_mut().filter(|table| first < table.geometry().block_count());
+        if let Some(before) = before {
+            fits &= match old {
+                Some(old) => old == before.entry(first)?.digest,
+                None => before.geometry().block_len(first) != after.geometry().block_len(first),
+            };
         }
         if !fits {
             return Err(Error::damaged("the delta's index and the manifests disagree")

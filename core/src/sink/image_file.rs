@@ -1,6 +1,6 @@
 //! A regular file as target: sparse where the volume is zero.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use super::{Sink, Target};
@@ -26,15 +26,16 @@ impl ImageFileSink {
                 .path(&target.path)
                 .hint("name a file in it, a block device, or '-' for standard output"));
         }
-        let existed = target.path.exists();
+        if target.path.exists() {
+            // Before it is opened for writing: our own descriptor would look like another writer's.
+            let file = File::open(&target.path).map_err(problem)?;
+            target.check_file(&file, &file.metadata().map_err(problem)?)?;
+            target.check_identity(identity::of_file(&target.path, &file)?.as_str())?;
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = DirectFile::open_write(&target.path, &options, 0).map_err(problem)?;
         let metadata = file.plain().metadata().map_err(problem)?;
-        if existed {
-            target.check_file(file.plain(), &metadata)?;
-            target.check_identity(identity::of_file(&target.path, file.plain())?.as_str())?;
-        }
         let keep = target.in_place || target.partial;
         if !keep {
             file.plain().set_len(0).map_err(problem)?;
