@@ -1,7 +1,7 @@
 //! `apply`: a delta from `scan` onto the image it was taken against, refusing any other.
 //!
-//! The whole target is read first: every block that the delta changes must be the old one or already the new one, and
-//! with the old digests put back the root must be the parent's. So applying can be repeated after a crash, and a wrong
+//! The whole target is read first: every block that the delta changes must be the old one, already the new one, or one
+//! whose writing was begun; and with the old digests put back the root must be the parent's. So applying can be repeated after a crash, and a wrong
 //! target is refused before its first byte is written. Afterwards the target is read again and the new root proven.
 
 use std::fs::OpenOptions;
@@ -20,12 +20,13 @@ use crate::format::delta::DeltaParent;
 use crate::format::index::{GrainsEntry, IndexEntry};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::progress::Progress;
+use crate::sink::overlay::OverlaySink;
 use crate::sink::{Sink, Target};
 use crate::source::{self, Source};
 use crate::storage::Storage;
 use crate::storage::local::LocalStorage;
 use crate::sys::block_device;
-use crate::sys::buffer_pool::BufferPool;
+use crate::sys::buffer_pool::{BufferPool, PooledBuffer};
 use crate::sys::faults;
 
 /// What applying a delta did.
@@ -151,17 +152,18 @@ impl Job<'_> {
         index: BlockIndex,
         found: BlockDigest,
     ) -> Result<BlockDigest> {
-        let (old, new) = match cursor.seek(index)? {
-            None | Some(IndexEntry::ZeroRange { .. }) => return Ok(found),
-            Some(IndexEntry::Grains(entry)) => (entry.old, entry.new),
-            Some(IndexEntry::Zero { old, .. }) => (*old, BlockDigest::ZERO),
+        let Some(entry) = cursor.seek(index)? else { return Ok(found) };
+        let (old, new) = match entry {
+            IndexEntry::ZeroRange { .. } => return Ok(found),
+            IndexEntry::Grains(entry) => (entry.old, entry.new),
+            IndexEntry::Zero { old, .. } => (*old, BlockDigest::ZERO),
         };
         if old == BlockDigest::UNKNOWN || found.same(&old) {
             return Ok(found);
         }
         let len = self.geometry.block_len(index);
         let now = if before.block_len(index) == len { found } else { self.digest_at(source, index, len)? };
-        if now.same(&new) {
+        if now.same(&new) || self.half_written(source, entry, len, new)? {
             return Ok(old);
         }
         Err(self
@@ -170,15 +172,43 @@ impl Job<'_> {
     }
 
     fn digest_at(&self, source: &dyn Source, index: BlockIndex, len: u32) -> Result<BlockDigest> {
+        let block = self.block_at(source, index, len)?;
+        Ok(block.map_or(BlockDigest::UNKNOWN, |bytes| self.digest_of(&bytes)))
+    }
+
+    fn digest_of(&self, bytes: &[u8]) -> BlockDigest {
+        BlockHasher::new(self.delta.header().digest, self.geometry).hash(bytes, &mut Vec::new())
+    }
+
+    /// The bytes of a block; `None` when the target ends before it.
+    fn block_at(&self, source: &dyn Source, index: BlockIndex, len: u32) -> Result<Option<PooledBuffer>> {
         let offset = self.geometry.block_offset(index);
         if source.size() < offset + u64::from(len) {
-            return Ok(BlockDigest::UNKNOWN);
+            return Ok(None);
         }
         let pool = BufferPool::new(1, to_usize(u64::from(self.geometry.block_size())))?;
-        let Some(mut buffer) = pool.try_take() else { return Ok(BlockDigest::UNKNOWN) };
+        let Some(mut buffer) = pool.try_take() else { return Ok(None) };
         let len = to_usize(u64::from(len));
         source.file().read_block(&mut buffer, offset, len)?;
-        Ok(BlockHasher::new(self.delta.header().digest, self.geometry).hash(&buffer[..len], &mut Vec::new()))
+        buffer.set_len(len);
+        Ok(Some(buffer))
+    }
+
+    /// Whether an earlier run died while it wrote this block: some of the delta's grains are there, and with all of them
+    /// the block is the new one. Without this a block torn by a crash could never be finished nor taken back.
+    fn half_written(
+        &self,
+        source: &dyn Source,
+        entry: &IndexEntry,
+        len: u32,
+        new: BlockDigest,
+    ) -> Result<bool> {
+        let (index, _) = entry.span();
+        let Some(bytes) = self.block_at(source, index, len)? else { return Ok(false) };
+        let overlay = OverlaySink::new(bytes, self.geometry.block_offset(index), self.geometry.grain_size());
+        self.write_entry(&overlay, entry)?;
+        let (bytes, begun) = overlay.into_block();
+        Ok(begun && self.digest_of(&bytes).same(&new))
     }
 
     fn write(&self, force: bool) -> Result<u64> {

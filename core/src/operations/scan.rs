@@ -112,6 +112,7 @@ pub fn scan(
         Pass { options, source: &*source, parent: parent.as_ref(), digest, geometry, progress, cancel };
     let (mut alarm, mut warnings) = (None, Vec::new());
     let mut use_holes = options.hints && !options.new_identity && has_holes(&*source)?;
+    let _cleanup = options.write_manifest.as_deref().map(|path| Cleanup(unfinished(path)));
     let mut tracked = pass.run(use_holes, &mut delta, on_range)?;
     if let Some(offset) = tracked.0.lie {
         alarm = Some(format!(
@@ -224,11 +225,8 @@ impl Pass<'_> {
             }
             None => None,
         };
-        let result = self.track(use_holes, delta, next.as_ref(), on_range);
-        if let (Err(_), Some(next)) = (&result, &next) {
-            working::remove(next.path())?;
-        }
-        result.map(|tracked| (tracked, next))
+        let tracked = self.track(use_holes, delta, next.as_ref(), on_range)?;
+        Ok((tracked, next))
     }
 
     fn track(
@@ -287,6 +285,17 @@ impl Pass<'_> {
         match &self.options.write_manifest {
             Some(path) => next.rename(path).map(drop),
             None => Ok(()),
+        }
+    }
+}
+
+/// Removes the unfinished manifest in the end, however that comes; one that was finished has another name.
+struct Cleanup(PathBuf);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if let Err(error) = working::remove(&self.0) {
+            tracing::warn!(%error, "an unfinished manifest stays; the next scan replaces it");
         }
     }
 }

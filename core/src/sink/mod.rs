@@ -4,6 +4,7 @@ mod checks;
 pub mod comparing;
 pub mod device;
 pub mod image_file;
+pub mod overlay;
 pub mod pipe;
 
 pub use checks::Target;
