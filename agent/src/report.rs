@@ -21,11 +21,15 @@ pub fn json<T: Serialize>(document: &T) -> Result<()> {
 
 /// The error with its cause and the next step, on standard error.
 pub fn error(error: &Error) {
-    let mut out = io::stderr().lock();
-    let _ = writeln!(out, "blkdelta: {}", error.full_text());
-    if let Some(hint) = error.next_step() {
-        let _ = writeln!(out, "HINT: {hint}");
+    let _ = writeln!(io::stderr().lock(), "blkdelta: {}", error.full_text());
+    if let Some(next_step) = error.next_step() {
+        hint(next_step);
     }
+}
+
+/// The next step, on standard error.
+pub fn hint(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "HINT: {text}");
 }
 
 /// `1.3 GiB in 2.0 s (650 MiB/s)`.

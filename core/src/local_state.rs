@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::index::{GrainsEntry, IndexEntry};
 use crate::format::manifest::{Form, ManifestHeader};
 use crate::geometry::to_usize;
-use crate::manifest::working::{self, WorkingManifest};
+use crate::manifest::working::WorkingManifest;
 use crate::repository::Repository;
 use crate::repository::chain::Chain;
 use crate::repository::layout::encode_volume;
@@ -135,11 +135,6 @@ impl LocalState {
         let state = state
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "no state to start from").path(&self.path))?;
         if renamed { state.rename(&self.path) } else { Ok(state) }
-    }
-
-    /// Forgets the state.
-    pub fn forget(&self) -> Result<()> {
-        working::remove(&self.path)
     }
 }
 

@@ -37,5 +37,11 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit> {
             done.problems.len()
         ))?;
     }
-    Ok(if done.ok { Exit::Done } else { Exit::Damaged })
+    if done.ok {
+        return Ok(Exit::Done);
+    }
+    report::hint(
+        "restore from a backup that is not named; back the volume up again with --kind full, and check the disk",
+    );
+    Ok(Exit::Damaged)
 }

@@ -109,6 +109,7 @@ impl DeltaReader {
             reader: Arc::clone(self),
             page: Vec::new(),
             next_line: 0,
+            free: 0,
             entries: Vec::new().into_iter(),
             current: None,
         }
@@ -142,6 +143,8 @@ pub struct IndexCursor {
     reader: Arc<DeltaReader>,
     page: Vec<SegmentLine>,
     next_line: u64,
+    /// First block that the next segment may speak of.
+    free: BlockIndex,
     entries: std::vec::IntoIter<IndexEntry>,
     current: Option<IndexEntry>,
 }
@@ -196,6 +199,10 @@ impl IndexCursor {
             let next = self.reader.line(self.next_line, &mut self.page);
             let path = || self.reader.object.display();
             let line = next.map_err(|error| error.path(path()))?;
+            if line.first < self.free || line.last < line.first {
+                return Err(Error::damaged("index segments out of order").path(path()).at(line.offset, 0));
+            }
+            self.free = line.last.saturating_add(1);
             self.next_line += 1;
             if line.last >= block {
                 self.entries = self.reader.segment(&line).map_err(|error| error.path(path()))?.into_iter();

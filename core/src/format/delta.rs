@@ -98,11 +98,16 @@ impl DeltaHeader {
         let parent_root = RootDigest(fields.array()?);
         fields.zeros(16 + 32)?;
         let identity = fields.identity()?;
+        fields.zeros_to_end()?;
         let geometry = Geometry::new(volume_size, block_size, grain_size)
             .and_then(|geometry| geometry.resized(parent_size).map(|_| geometry))
             .map_err(|error| Error::damaged("impossible sizes in a delta").because(error))?;
+        let full = flags & FLAG_FULL != 0;
+        if full && (parent_sequence, parent_root, parent_size) != (0, RootDigest::NONE, 0) {
+            return Err(Error::damaged("a full delta that names a parent"));
+        }
         let parent = DeltaParent { sequence: parent_sequence, root: parent_root, size: parent_size };
-        Ok(Self { geometry, digest, identity, sequence, parent: (flags & FLAG_FULL == 0).then_some(parent) })
+        Ok(Self { geometry, digest, identity, sequence, parent: (!full).then_some(parent) })
     }
 }
 
@@ -207,6 +212,7 @@ impl DeltaTrailer {
         let (table_offset, segments, frames) = (number()?, number()?, number()?);
         let (blocks_changed, grains_changed, bytes_changed) = (number()?, number()?, number()?);
         let (root, digest) = (RootDigest(fields.array()?), fields.array()?);
+        fields.zeros_to_end()?;
         let pages = segments.div_ceil(TABLE_PAGE_ENTRIES as u64);
         let table = segments.checked_mul(TABLE_ENTRY_LEN as u64).and_then(|len| len.checked_add(pages * 16));
         if table.and_then(|len| len.checked_add(table_offset)) != Some(trailer_offset) {

@@ -115,6 +115,10 @@ impl IndexEntry {
         if !fits {
             return Err(Error::damaged(format!("block {index} of {len} bytes does not fit the volume")));
         }
+        let unused = kind != ENTRY_GRAINS && pieces != 0 || kind == ENTRY_ZERO_RANGE && len != 0;
+        if unused {
+            return Err(Error::new(ErrorKind::Unsupported, "a reserved field is used"));
+        }
         match (kind, flags) {
             (ENTRY_GRAINS, 0 | ENTRY_WHOLE) => {
                 let whole = flags == ENTRY_WHOLE;

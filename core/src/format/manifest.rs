@@ -119,10 +119,14 @@ impl ManifestHeader {
         let (root, parent_root) = (RootDigest(fields.array()?), RootDigest(fields.array()?));
         fields.zeros(16 + 32)?;
         let identity = fields.identity()?;
+        fields.zeros_to_end()?;
         if u64::from(pages) > Self::page_count(&geometry) {
             return Err(Error::damaged("a manifest claims more pages than the volume has"));
         }
         let form = decode_form(flags, pages)?;
+        if pages != 0 && matches!(form, Form::Working { .. }) {
+            return Err(Error::damaged("a working manifest that claims to hold single pages"));
+        }
         Ok(Self {
             form,
             geometry,

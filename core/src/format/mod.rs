@@ -62,10 +62,16 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
+    /// All that is left; it must be zero.
+    pub(crate) fn zeros_to_end(&mut self) -> Result<()> {
+        self.zeros(self.bytes.len() - self.at)
+    }
+
     pub(crate) fn identity(&mut self) -> Result<VolumeIdentity> {
         let len = usize::from(self.u16()?);
-        let room = self.bytes(VolumeIdentity::MAX_LEN)?;
-        let text = room.get(..len).and_then(|text| std::str::from_utf8(text).ok());
+        let mut room = Fields::new(self.bytes(VolumeIdentity::MAX_LEN)?);
+        let text = std::str::from_utf8(room.bytes(len)?).ok();
+        room.zeros_to_end()?;
         let text = text.ok_or_else(|| Error::damaged("an identity is not text"))?;
         VolumeIdentity::new(text).map_err(|error| Error::damaged("an identity is not valid").because(error))
     }

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{ChangedRange, RangeKind, RangeMerger};
+use super::{ChangedRange, RangeMerger};
 use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
 use crate::delta::merged::MergedIndex;
@@ -128,13 +128,5 @@ impl Sides {
         report.bytes_changed +=
             changed.map(|grain| self.geometry.grain_range(grain, len).len() as u64).sum::<u64>();
         ranges.push_grains(&self.geometry, index, &data, &zeros)
-    }
-}
-
-impl ChangedRange {
-    /// Whether the range became zero.
-    #[must_use]
-    pub fn is_zero(&self) -> bool {
-        self.kind == RangeKind::Zero
     }
 }

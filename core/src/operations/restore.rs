@@ -130,7 +130,13 @@ pub fn restore(
         progress,
         cancel,
     }
-    .run()?;
+    .run()
+    .map_err(|error| match error.kind() {
+        ErrorKind::Cancelled => {
+            error.hint("the target is incomplete: restore it again (--in-place writes only the rest)")
+        }
+        _ => error,
+    })?;
     drop(sink);
     if let (true, Some(path)) = (read_back, &path) {
         prove_target(path, geometry, record, progress, cancel)?;

@@ -104,7 +104,8 @@ impl Repository {
             None => one_prefix(records, name)?,
         };
         found.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("no backup '{name}'"))
+            let of = volume.map(|volume| format!(" of volume '{volume}'")).unwrap_or_default();
+            Error::new(ErrorKind::NotFound, format!("no backup '{name}'{of}"))
                 .path(self.storage().display(""))
                 .hint("`blkdelta list` shows what is there")
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Repository;
 use crate::backup_id::BackupRecord;
 use crate::delta::reader::DeltaReader;
-use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootBuilder, is_zero};
+use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootBuilder, RootDigest, is_zero};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ENTRY_LEN, ManifestHeader, PAGE_LEN, TableEntry};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
@@ -79,14 +79,19 @@ impl Repository {
     /// Opens the stored manifest of a backup and proves that it is the one the record names.
     pub fn manifest(&self, record: &BackupRecord) -> Result<StoredManifest> {
         let object = self.storage().open(&record.manifest.name).map_err(missing_part)?;
-        let path = object.display();
+        let (path, size) = (object.display(), object.size());
         let manifest = StoredManifest::open(object)?;
         let header = manifest.header();
+        let parent = record.parent.map_or((0, RootDigest::NONE), |link| (link.sequence, link.root));
         let belongs = header.sequence == record.sequence
+            && size == record.manifest.size
             && header.root == record.root
             && header.geometry.volume_size() == record.size_bytes
+            && (header.geometry.block_size(), header.geometry.grain_size())
+                == (record.block_size, record.grain_size)
             && header.digest == record.digest
-            && manifest.is_full() == record.parent.is_none();
+            && manifest.is_full() == record.parent.is_none()
+            && (header.parent_sequence, header.parent_root) == parent;
         if !belongs {
             return Err(Error::damaged("the manifest is not the one its record names").path(path));
         }

@@ -9,7 +9,7 @@ use crate::geometry::to_usize;
 use crate::source::identity;
 use crate::sys::buffer_pool::PooledBuffer;
 use crate::sys::direct_file::DirectFile;
-use crate::sys::files;
+use crate::sys::{faults, files};
 
 /// An open target file.
 pub struct ImageFileSink {
@@ -26,9 +26,10 @@ impl ImageFileSink {
                 .path(&target.path)
                 .hint("name a file in it, a block device, or '-' for standard output"));
         }
+        target.check_outside_repository()?;
         if target.path.exists() {
             // Before it is opened for writing: our own descriptor would look like another writer's.
-            let file = File::open(&target.path).map_err(problem)?;
+            let file = faults::point("open").and_then(|()| File::open(&target.path)).map_err(problem)?;
             target.check_file(&file, &file.metadata().map_err(problem)?)?;
             target.check_identity(identity::of_file(&target.path, &file)?.as_str())?;
         }
@@ -38,9 +39,9 @@ impl ImageFileSink {
         let metadata = file.plain().metadata().map_err(problem)?;
         let keep = target.in_place || target.partial;
         if !keep {
-            file.plain().set_len(0).map_err(problem)?;
+            faults::point("ftruncate").and_then(|()| file.plain().set_len(0)).map_err(problem)?;
         }
-        file.plain().set_len(target.size).map_err(problem)?;
+        faults::point("ftruncate").and_then(|()| file.plain().set_len(target.size)).map_err(problem)?;
         Ok(Self { file, fresh: metadata.len() == 0 || !keep })
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::cache_guard::CacheGuard;
 use super::faults;
 use super::files;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +38,7 @@ pub struct DirectFile {
     tail: Option<File>,
     path: PathBuf,
     mode: Mode,
+    guard: CacheGuard,
 }
 
 impl DirectFile {
@@ -46,12 +48,24 @@ impl DirectFile {
         options.read(true);
         let file = open(&options, path, 0).map_err(|source| Error::io("opening the source", path, source))?;
         match open(&options, path, libc::O_DIRECT).and_then(|file| probe(&file).map(|()| file)) {
-            Ok(direct) => Ok(Self { file: direct, tail: None, path: path.to_path_buf(), mode: Mode::Direct }),
+            Ok(direct) => Ok(Self {
+                file: direct,
+                tail: None,
+                path: path.to_path_buf(),
+                mode: Mode::Direct,
+                guard: CacheGuard::default(),
+            }),
             Err(reason) => {
                 tracing::debug!(path = %path.display(), %reason, "O_DIRECT refused");
                 // Read-ahead would bring in pages of the next block, which then look as if they had been there before.
                 files::expect_random_reads(&file);
-                Ok(Self { file, tail: None, path: path.to_path_buf(), mode: Mode::Buffered })
+                Ok(Self {
+                    file,
+                    tail: None,
+                    path: path.to_path_buf(),
+                    mode: Mode::Buffered,
+                    guard: CacheGuard::default(),
+                })
             }
         }
     }
@@ -65,7 +79,7 @@ impl DirectFile {
                 Ok(direct) => (direct, Some(tail), Mode::Direct),
                 Err(_) => (tail, None, Mode::Buffered),
             };
-        Ok(Self { file, tail, path: path.to_path_buf(), mode })
+        Ok(Self { file, tail, path: path.to_path_buf(), mode, guard: CacheGuard::default() })
     }
 
     /// Its path.
@@ -129,7 +143,7 @@ impl DirectFile {
         match self.mode {
             Mode::Direct => self.read_direct(buffer, offset, len),
             Mode::Buffered => {
-                let absent = files::absent_pages(&self.file, offset, len);
+                let absent = self.guard.before(&self.file, offset, len);
                 faults::point("read_buffered")?;
                 self.file.read_exact_at(&mut buffer[..len], offset)?;
                 files::drop_pages(&self.file, &absent);

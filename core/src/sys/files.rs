@@ -25,8 +25,9 @@ fn signed(offset: u64) -> io::Result<i64> {
 /// Ranges of bytes (in whole pages) in `offset .. offset + len` that the page cache does not hold. Empty when it cannot be
 /// told, so that nothing is dropped by mistake.
 #[must_use]
-pub fn absent_pages(file: &File, offset: u64, len: usize) -> Vec<Range<u64>> {
-    resident_map(file, offset, len).map_or_else(|_| Vec::new(), |map| absent_runs(&map, offset))
+pub fn absent_pages(file: &File, offset: u64, len: u64) -> Vec<Range<u64>> {
+    resident_map(file, offset, crate::geometry::to_usize(len))
+        .map_or_else(|_| Vec::new(), |map| absent_runs(&map, offset))
 }
 
 fn absent_runs(map: &[u8], offset: u64) -> Vec<Range<u64>> {
@@ -66,6 +67,11 @@ pub fn drop_pages(file: &File, ranges: &[Range<u64>]) {
             let _ = fcntl::posix_fadvise(file, start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
     }
+}
+
+/// Switches read-ahead off for a descriptor. Advice.
+pub fn expect_random_reads(file: &File) {
+    let _ = fcntl::posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
 }
 
 /// Drops all clean pages of a file that was written and synced.
