@@ -91,6 +91,10 @@ impl LocalState {
         let state = WorkingManifest::open_for_rolling(&self.path)?;
         let missing =
             chain.records().iter().take_while(|record| !is_state_of(&state, record)).collect::<Vec<_>>();
+        if missing.is_empty() {
+            // It says that it is the tip's state, and was refused as such: rolling nothing forward would prove nothing.
+            return Err(Error::damaged("the local state is damaged").path(&self.path));
+        }
         if missing.len() == chain.records().len() {
             return Err(
                 Error::new(ErrorKind::WrongParent, "the local state is not of this chain").path(&self.path)
