@@ -90,12 +90,17 @@ impl Gatherer {
         self.closed.drain(..)
     }
 
-    /// The last frame, if it holds anything.
-    #[must_use]
-    pub fn finish(mut self) -> Vec<RawFrame> {
+    /// Ends the open frame early, if it holds anything, so that the entries that point to it need not wait.
+    pub fn close_open(&mut self) {
         if !self.open.bytes.is_empty() {
             self.close();
         }
+    }
+
+    /// The frames that are left.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<RawFrame> {
+        self.close_open();
         self.closed
     }
 }

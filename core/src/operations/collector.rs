@@ -153,23 +153,41 @@ impl<'a> TableBuilder<'a> {
     }
 }
 
+/// Entries that may wait for an open frame. Without a limit, millions of blocks that became zero would wait in memory
+/// behind one grain.
+const ENTRIES_WAITING_MAX: usize = 4096;
+
 /// Where the delta's frames and entries go.
 pub struct DeltaFeed {
-    pub gatherer: Gatherer,
-    pub frames: Sender<RawFrame>,
-    pub entries: Sender<DeltaMessage>,
+    gatherer: Gatherer,
+    frames: Sender<RawFrame>,
+    entries: Sender<DeltaMessage>,
+    waiting: usize,
 }
 
 impl DeltaFeed {
-    fn entry(&self, entry: IndexEntry) -> Result<()> {
-        self.entries.send(DeltaMessage::Entry(entry)).map_err(|_| stopped())
+    pub fn new(gatherer: Gatherer, frames: Sender<RawFrame>, entries: Sender<DeltaMessage>) -> Self {
+        Self { gatherer, frames, entries, waiting: 0 }
+    }
+
+    fn entry(&mut self, entry: IndexEntry) -> Result<()> {
+        self.entries.send(DeltaMessage::Entry(entry)).map_err(|_| stopped())?;
+        self.waiting += 1;
+        if self.waiting >= ENTRIES_WAITING_MAX {
+            self.waiting = 0;
+            self.gatherer.close_open();
+            self.send_full()?;
+        }
+        Ok(())
+    }
+
+    fn send_full(&mut self) -> Result<()> {
+        self.gatherer.take_full().try_for_each(|frame| self.frames.send(frame).map_err(|_| stopped()))
     }
 
     fn block(&mut self, index: BlockIndex, digest: BlockDigest, block: &ChangedBlock) -> Result<IndexEntry> {
         let entry = self.gatherer.add(index, digest, block);
-        for frame in self.gatherer.take_full() {
-            self.frames.send(frame).map_err(|_| stopped())?;
-        }
+        self.send_full()?;
         Ok(entry)
     }
 
@@ -299,7 +317,7 @@ impl<'a> Collector<'a> {
     }
 
     fn flush_zero_range(&mut self) -> Result<()> {
-        match (self.zero_range.take(), &self.delta) {
+        match (self.zero_range.take(), &mut self.delta) {
             (Some((first, count)), Some(delta)) => delta.entry(IndexEntry::ZeroRange { first, count }),
             _ => Ok(()),
         }

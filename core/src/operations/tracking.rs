@@ -311,7 +311,7 @@ impl DeltaPipe {
             });
             whole
         });
-        (Some(DeltaFeed { gatherer: Gatherer::new(self.geometry, spare), frames, entries }), Some(written))
+        (Some(DeltaFeed::new(Gatherer::new(self.geometry, spare), frames, entries)), Some(written))
     }
 }
 
