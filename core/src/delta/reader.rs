@@ -96,10 +96,8 @@ impl DeltaReader {
         let header = FrameHeader::decode(&bytes)?;
         let mut payload = vec![0; to_usize(u64::from(header.stored_len))];
         self.object.read_exact_at(&mut payload, offset + FRAME_HEADER_LEN as u64)?;
-        if !header.matches(&bytes, &payload, offset) {
-            return Err(Error::damaged("a frame does not match its checksum"));
-        }
-        decompress(header.codec, payload, to_usize(u64::from(header.raw_len)))
+        let codec = header.prove(&bytes, &payload, offset)?;
+        decompress(codec, payload, to_usize(u64::from(header.raw_len)))
     }
 
     /// Walks the index in block order.

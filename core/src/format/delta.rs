@@ -114,12 +114,12 @@ impl DeltaHeader {
 /// A frame's header: how many bytes follow and how to read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// How the payload is compressed.
-    pub codec: Codec,
     /// Bytes before compression.
     pub raw_len: u32,
     /// Bytes of the payload.
     pub stored_len: u32,
+    /// Codec and reserved bytes, believed only when the checksum matches.
+    coding: [u8; 4],
     checksum: [u8; 16],
 }
 
@@ -144,18 +144,23 @@ impl FrameHeader {
         if fields.array::<4>()? != *FRAME_MAGIC {
             return Err(Error::damaged("there is no frame here"));
         }
-        let codec = fields.u8()?;
-        fields.zeros(3)?;
+        let coding = fields.array()?;
         let (raw_len, stored_len) = (fields.u32()?, fields.u32()?);
         checked_len(raw_len, FRAME_RAW_MAX, "a frame")?;
         checked_len(stored_len, FRAME_RAW_MAX, "a frame's payload")?;
-        Ok(Self { codec: Codec::from_code(codec)?, raw_len, stored_len, checksum: fields.array()? })
+        Ok(Self { raw_len, stored_len, coding, checksum: fields.array()? })
     }
 
-    /// Whether this header (as read from `offset`) and the payload belong together and to this place.
-    #[must_use]
-    pub fn matches(&self, header: &[u8; FRAME_HEADER_LEN], payload: &[u8], offset: u64) -> bool {
-        self.checksum == placed_checksum(offset, &[&header[..16], payload])
+    /// Proves that this header (as read from `offset`) and the payload belong together and to this place; returns how the
+    /// payload is compressed.
+    pub fn prove(&self, header: &[u8; FRAME_HEADER_LEN], payload: &[u8], offset: u64) -> Result<Codec> {
+        if self.checksum != placed_checksum(offset, &[&header[..16], payload]) {
+            return Err(Error::damaged("a frame does not match its checksum"));
+        }
+        let mut fields = Fields::new(&self.coding);
+        let codec = Codec::from_code(fields.u8()?)?;
+        fields.zeros_to_end()?;
+        Ok(codec)
     }
 }
 

@@ -223,12 +223,12 @@ pub fn decode_segment(bytes: &[u8], line: &SegmentLine, geometry: &Geometry) -> 
     let magic = start.array::<4>()?;
     let (entries, first, last) = (start.u32()?, start.u64()?, start.u64()?);
     let payload = start.u32()?;
-    start.zeros(4)?;
     let body = fields.bytes(checked_len(payload, SEGMENT_MAX, "an index segment")?)?;
     let sound = magic == *SEGMENT_MAGIC && checksum == placed_checksum(line.offset, &[header, body]);
     if !sound || !fields.at_end() || (entries, first, last) != (line.entries, line.first, line.last) {
         return Err(Error::damaged("an index segment does not match its checksum"));
     }
+    start.zeros(4)?;
     decode_entries(body, line, geometry)
 }
 

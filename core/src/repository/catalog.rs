@@ -63,16 +63,20 @@ impl Repository {
         let bytes = read_small(self.storage(), name, record::MAX_LEN)?;
         let display = self.storage().display(name);
         let record: BackupRecord = record::decode(&bytes).map_err(|error| error.path(&display))?;
+        if record.schema_version > BackupRecord::SCHEMA_VERSION {
+            return Err(Error::new(ErrorKind::Unsupported, "a record of a newer version").path(display));
+        }
+        let layout = VolumeLayout::new(volume)?;
         let belongs = record.volume == volume
-            && VolumeLayout::new(volume)?.record(record.sequence) == name
+            && layout.record(record.sequence) == name
             && record.sequence > 0
+            && record.schema_version > 0
+            && is_right_in(&record.delta.name, &layout.deltas())
+            && is_right_in(&record.manifest.name, &layout.manifests())
             && (record.block_size, record.grain_size, record.digest)
                 == (self.config.block_size, self.config.grain_size, self.config.digest);
         if !belongs {
             return Err(Error::damaged("a record does not belong where it stands").path(display));
-        }
-        if record.schema_version > BackupRecord::SCHEMA_VERSION {
-            return Err(Error::new(ErrorKind::Unsupported, "a record of a newer version").path(display));
         }
         Ok(record)
     }
@@ -110,6 +114,12 @@ impl Repository {
                 .hint("`blkdelta list` shows what is there")
         })
     }
+}
+
+/// Whether a name from a record is a file of this folder: a record must not lead out of its volume.
+fn is_right_in(name: &str, folder: &str) -> bool {
+    let file = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+    file.is_some_and(|file| !file.is_empty() && file != "." && file != ".." && !file.contains('/'))
 }
 
 /// N of `latest~N`, 0 for `latest`, `None` for an id.
