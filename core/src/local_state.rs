@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::index::{GrainsEntry, IndexEntry};
 use crate::format::manifest::{Form, ManifestHeader};
 use crate::geometry::to_usize;
-use crate::manifest::working::WorkingManifest;
+use crate::manifest::working::{self, WorkingManifest};
 use crate::repository::Repository;
 use crate::repository::chain::Chain;
 use crate::repository::layout::encode_volume;
@@ -74,6 +74,15 @@ impl LocalState {
         faults::point("rename")
             .and_then(|()| std::fs::rename(&self.path, &other.path))
             .map_err(|source| Error::io("naming", &other.path, source))
+    }
+
+    /// Removes what a dead run left beside the state. The caller holds the volume's lock.
+    pub fn remove_leftovers(&self) {
+        for extension in ["next", "parent", "resized"] {
+            if let Err(error) = working::remove(&self.path.with_extension(extension)) {
+                tracing::warn!(%error, "an unfinished local state stays; the next run removes it");
+            }
+        }
     }
 
     /// After a commit: from its parent's state to `record`'s.

@@ -109,6 +109,7 @@ pub fn backup(
     let volume = options.volume.clone().unwrap_or_else(|| default_volume(&options.source));
     let state = LocalState::new(&options.state, repository, &volume)?;
     let publisher = repository.publisher(&volume)?;
+    state.remove_leftovers();
     let newest = repository.newest(&volume)?;
     let kind = decide_kind(&options.kind, newest.as_ref());
     let mut run = Run {
@@ -134,7 +135,10 @@ pub fn backup(
         publisher.discard(sequence, id);
     }
     let (record, alarm) = made?;
-    publisher.commit(&record)?;
+    if let Err(error) = publisher.commit(&record) {
+        publisher.discard_uncommitted(&record);
+        return Err(error);
+    }
     run.roll_state(&state, parent, &record);
     Ok(BackupReport { record, warnings: run.warnings, alarm })
 }

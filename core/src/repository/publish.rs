@@ -1,20 +1,24 @@
 //! How a backup comes to be: lock, clean up, delta durable, manifest durable, record appears.
 //!
 //! A crash at any instant leaves the old state or the new one: nothing counts that no record names. What a dead run left
-//! is removed by the volume's next run, under the volume's lock, so a living run's files are never touched.
+//! is removed by the volume's next run, under the volume's lock. A finished file goes only once the record of its
+//! sequence exists and names others: then its run can never commit, so a living run loses nothing even where the lock
+//! does not keep hosts apart (network file systems).
 
 use super::Repository;
 use super::layout::VolumeLayout;
 use crate::backup_id::{BackupId, BackupRecord, Sequence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record;
-use crate::storage::{LockGuard, ObjectWriter, is_unfinished};
+use crate::storage::{LockGuard, ObjectWriter, is_unfinished, read_small};
 use crate::sys::host;
 
 /// The right to add a backup to one volume.
 pub struct Publisher<'a> {
     repository: &'a Repository,
     layout: VolumeLayout,
+    /// Finished files that no record names, of sequences that have no record yet.
+    doubtful: Vec<String>,
     _lock: Box<dyn LockGuard>,
 }
 
@@ -29,16 +33,17 @@ impl Repository {
             "since": jiff::Timestamp::now().to_string(),
         });
         let lock = self.storage().lock(&layout.lock(), &note.to_string())?;
-        let publisher = Publisher { repository: self, layout, _lock: lock };
+        let mut publisher = Publisher { repository: self, layout, doubtful: Vec::new(), _lock: lock };
         publisher.remove_leftovers(volume)?;
         Ok(publisher)
     }
 }
 
 impl Publisher<'_> {
-    fn remove_leftovers(&self, volume: &str) -> Result<()> {
+    fn remove_leftovers(&mut self, volume: &str) -> Result<()> {
         let storage = self.repository.storage();
         let catalog = self.repository.catalog(Some(volume))?;
+        let newest = catalog.records.last().map_or(0, |record| record.sequence);
         let named = |name: &str| {
             catalog.records.iter().any(|record| record.delta.name == name || record.manifest.name == name)
         };
@@ -46,11 +51,12 @@ impl Publisher<'_> {
             for name in storage.list(&folder)? {
                 let full = format!("{folder}/{name}");
                 // With a damaged record nobody knows which files it names, so only unfinished ones are surely dead.
-                let dead = is_unfinished(&name)
-                    || (folder != self.layout.records() && catalog.damaged.is_empty() && !named(&full));
-                if dead {
+                let unnamed = folder != self.layout.records() && catalog.damaged.is_empty() && !named(&full);
+                if is_unfinished(&name) || (unnamed && sequence_of(&name) <= newest) {
                     tracing::info!(name = full, "removing what an interrupted run left");
                     storage.remove(&full)?;
+                } else if unnamed {
+                    self.doubtful.push(full);
                 }
             }
         }
@@ -76,20 +82,47 @@ impl Publisher<'_> {
     /// The commit point: the record appears, unless another writer was first with this sequence.
     pub fn commit(&self, record: &BackupRecord) -> Result<()> {
         let storage = self.repository.storage();
-        for file in [&record.delta, &record.manifest] {
-            if storage.open(&file.name)?.size() != file.size {
-                return Err(Error::damaged("a file changed before its backup was committed")
-                    .path(storage.display(&file.name)));
-            }
-        }
         let name = self.layout.record(record.sequence);
-        storage.put_new(&name, &record::encode(record)?).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
+        let outrun = |error: Error| match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotFound => {
                 Error::new(ErrorKind::Locked, "another writer has committed this backup's number first")
                     .path(storage.display(&name))
             }
             _ => error,
-        })
+        };
+        for file in [&record.delta, &record.manifest] {
+            // Only the winner of a race removes a finished file of this sequence.
+            if storage.open(&file.name).map_err(outrun)?.size() != file.size {
+                return Err(Error::damaged("a file changed before its backup was committed")
+                    .path(storage.display(&file.name)));
+            }
+        }
+        storage.put_new(&name, &record::encode(record)?).map_err(outrun)?;
+        self.remove_outrun(record.sequence);
+        Ok(())
+    }
+
+    /// With the record of their sequence there, files that were doubtful are dead.
+    fn remove_outrun(&self, committed: Sequence) {
+        let sequence = |name: &str| name.rsplit('/').next().map_or(Sequence::MAX, sequence_of);
+        for name in self.doubtful.iter().filter(|name| sequence(name) <= committed) {
+            if let Err(error) = self.repository.storage().remove(name) {
+                tracing::warn!(%error, "a file of an interrupted run stays; the next run removes it");
+            }
+        }
+    }
+
+    /// Removes the files of a backup whose commit failed, unless its record appeared all the same.
+    pub fn discard_uncommitted(&self, record: &BackupRecord) {
+        let name = self.layout.record(record.sequence);
+        let appeared = match read_small(self.repository.storage(), &name, record::MAX_LEN) {
+            Ok(bytes) => record::decode::<BackupRecord>(&bytes)
+                .map_or(true, |found| found.backup_id == record.backup_id),
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        if !appeared {
+            self.discard(record.sequence, record.backup_id);
+        }
     }
 
     /// Removes the files of a backup that will not be committed.
@@ -100,4 +133,9 @@ impl Publisher<'_> {
             }
         }
     }
+}
+
+/// The sequence at the start of a file's name; that of a file which is not ours never counts as dead.
+fn sequence_of(name: &str) -> Sequence {
+    name.split_once('-').and_then(|(digits, _)| digits.parse().ok()).unwrap_or(Sequence::MAX)
 }
