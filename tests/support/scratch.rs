@@ -32,7 +32,7 @@ impl Scratch {
     }
 
     /// A file in it with these bytes.
-    #[must_use]
+    #[allow(clippy::must_use_candidate)] // the file is there, whoever knows its name needs no path
     pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         write(&path, bytes);

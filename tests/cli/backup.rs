@@ -1,0 +1,182 @@
+//! `blkdelta backup`
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::PermissionsExt;
+
+use blkdelta_core::sys::files::FileLock;
+use support::binary::Shell;
+use support::content::{random_bytes, volume_bytes};
+use support::model::{Change, Volume};
+use support::scratch::{files_below, read, write};
+
+use super::{assert_keys, number, text};
+
+const SIZE: u64 = 1_000_000;
+
+fn shell_with_volume() -> (Shell, Volume) {
+    let shell = Shell::with_repository();
+    let volume = Volume::new(shell.scratch.path("db"), random_bytes(1, usize::try_from(SIZE).unwrap()));
+    (shell, volume)
+}
+
+#[test]
+fn the_report_has_every_key_of_the_contract() {
+    let (shell, _volume) = shell_with_volume();
+    let report = shell.json(&["backup", "db", "--volume", "main", "--tag", "nightly", "--tag", "two"]);
+    let keys = "backup_id volume kind parent source size_bytes block_size grain_size digest root hint blocks_total \
+                blocks_changed grains_changed bytes_read bytes_carried bytes_changed bytes_stored duration_s throttled_s";
+    assert_keys(&report, &keys.split(' ').collect::<Vec<_>>());
+    assert_keys(&report["hint"], &["kind", "reason", "sampled_blocks"]);
+    assert_eq!((text(&report, "volume"), text(&report, "kind")), ("main", "full"));
+    assert!(std::path::Path::new(text(&report, "source")).ends_with("db"));
+    assert_eq!((number(&report, "size_bytes"), number(&report, "bytes_read")), (SIZE, SIZE));
+    assert_eq!((number(&report, "blocks_total"), number(&report, "bytes_changed")), (16, SIZE));
+    assert_eq!(report["tags"], serde_json::json!(["nightly", "two"]));
+    assert!(report["parent"].is_null());
+    let stored: usize = ["deltas", "manifests"]
+        .iter()
+        .flat_map(|folder| files_below(&shell.scratch.path(&format!("repo/volumes/main/{folder}"))))
+        .map(|path| read(&path).len())
+        .sum();
+    assert_eq!(number(&report, "bytes_stored"), stored as u64);
+}
+
+#[test]
+fn the_first_is_full_and_the_next_ones_hold_what_changed() {
+    let (shell, mut volume) = shell_with_volume();
+    let full = shell.backup("db");
+    volume.write(100_000, b"changed");
+    let next = shell.backup("db");
+    assert_eq!(text(&next, "kind"), "incremental");
+    assert_eq!(next["parent"]["backup_id"], full["backup_id"]);
+    assert_eq!((number(&next, "blocks_changed"), number(&next, "bytes_changed")), (1, 4096));
+    assert!(number(&next, "bytes_stored") < 32_000);
+    volume.apply(&Change::Touch);
+    let same = shell.backup("db");
+    assert_eq!((number(&same, "blocks_changed"), number(&same, "bytes_changed")), (0, 0));
+    assert_eq!(same["root"], next["root"]);
+}
+
+#[test]
+fn kinds_and_parents_as_asked_for() {
+    let (shell, mut volume) = shell_with_volume();
+    let full = shell.backup("db");
+    volume.write(0, b"one");
+    let first = shell.backup("db");
+    volume.write(500_000, b"two");
+    let backup = |flags: &[&str]| {
+        let mut arguments = vec!["backup", "db", "--volume", "db"];
+        arguments.extend(flags);
+        shell.json(&arguments)
+    };
+    let differential = backup(&["--kind", "differential"]);
+    assert_eq!((text(&differential, "kind"), number(&differential, "bytes_changed")), ("differential", 8192));
+    assert_eq!(differential["parent"]["backup_id"], full["backup_id"]);
+    let since = backup(&["--parent", &text(&first, "backup_id")[..12]]);
+    assert_eq!((number(&since, "bytes_changed"), &since["parent"]["backup_id"]), (4096, &first["backup_id"]));
+    let again = backup(&["--kind", "full"]);
+    assert!(text(&again, "kind") == "full" && again["parent"].is_null());
+    assert_eq!(shell.json(&["verify", "--data"])["ok"], true);
+}
+
+#[test]
+fn an_incremental_needs_something_to_build_on() {
+    let (shell, _volume) = shell_with_volume();
+    for kind in ["incremental", "differential"] {
+        shell.run(&["backup", "db", "--kind", kind]).fails(1, &["no backup to build on", "--kind auto"]);
+    }
+    let _ = shell.backup("db");
+    shell.run(&["backup", "db", "--volume", "db", "--parent", "ffff0000"]).fails(1, &["ffff0000"]);
+    let _ = shell.run(&["backup", "db", "--kind", "full", "--parent", "latest"]).exits(2);
+    let _ = shell.run(&["backup", "db", "--kind", "weekly"]).exits(2);
+    assert_eq!(shell.json(&["list"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_volume_is_named_after_host_and_file() {
+    let (shell, _volume) = shell_with_volume();
+    let report = shell.json(&["backup", "db"]);
+    assert_eq!(text(&report, "volume"), format!("{}/db", text(&report, "host")));
+}
+
+/// An image that was replaced is another volume, even when path and content are the same.
+#[test]
+fn another_volume_behind_the_path_is_refused_unless_accepted() {
+    let (shell, volume) = shell_with_volume();
+    let _ = shell.backup("db");
+    std::fs::rename(volume.path(), shell.scratch.path("old")).unwrap();
+    let other = Volume::seeded(shell.scratch.path("db"), 9, SIZE / 2);
+    let refused = shell.run(&["backup", "db", "--volume", "db"]);
+    refused.fails(1, &["another volume", "db", "--new-identity"]);
+    assert_eq!(shell.json(&["list"]).as_array().map(Vec::len), Some(1));
+    let report = shell.json(&["backup", "db", "--volume", "db", "--new-identity"]);
+    assert_eq!(
+        text(&report["hint"], "kind"),
+        "none",
+        "what is known of the old volume says nothing of this one"
+    );
+    let _ = shell.json(&["restore", "latest", "restored"]);
+    assert!(read(&shell.scratch.path("restored")) == other.bytes());
+    let _ = shell.backup("db"); // known from now on
+}
+
+#[test]
+fn a_source_that_somebody_writes_is_refused_unless_insisted() {
+    let (shell, volume) = shell_with_volume();
+    let writer = OpenOptions::new().write(true).open(volume.path()).unwrap();
+    shell.run(&["backup", "db", "--volume", "db"]).fails(1, &["live", "db", "--allow-live"]);
+    let _ = shell.run(&["backup", "db", "--volume", "db", "--allow-live"]).exits(0);
+    drop(writer);
+}
+
+#[test]
+fn what_is_no_volume_is_refused_with_its_path() {
+    let shell = Shell::with_repository();
+    shell.run(&["backup", "no-such-image"]).fails(1, &["no-such-image"]);
+    shell.run(&["backup", "."]).fails(2, &["directory"]);
+    shell.run(&["backup", "/dev/null"]).fails(2, &["/dev/null"]);
+    assert_eq!(shell.json(&["list"]).as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_volume_that_another_run_holds_is_locked() {
+    let (shell, _volume) = shell_with_volume();
+    let _ = shell.backup("db");
+    let lock = OpenOptions::new().write(true).open(shell.scratch.path("repo/volumes/db/lock")).unwrap();
+    let held = FileLock::try_lock(lock).expect("nobody else holds it");
+    shell.run(&["backup", "db", "--volume", "db"]).fails(11, &["locked", "lock"]);
+    let _ = shell.run(&["backup", "db", "--volume", "other"]).exits(0);
+    let _ = shell.run(&["verify", "--data"]).exits(0);
+    drop(held);
+    let _ = shell.backup("db");
+}
+
+#[test]
+fn local_state_is_private_and_may_be_lost() {
+    let (shell, mut volume) = shell_with_volume();
+    let _ = shell.backup("db");
+    let states = files_below(&shell.scratch.path("state"));
+    assert_eq!(states.len(), 1, "{states:?}");
+    assert_eq!(std::fs::metadata(&states[0]).unwrap().permissions().mode() & 0o777, 0o600);
+    write(&states[0], b"not a manifest");
+    volume.write(7, b"x");
+    assert_eq!(number(&shell.backup("db"), "bytes_changed"), 4096);
+    std::fs::remove_dir_all(shell.scratch.path("state")).unwrap();
+    volume.write(8, b"y");
+    assert_eq!(number(&shell.backup("db"), "bytes_changed"), 4096);
+}
+
+#[test]
+fn holes_are_not_read_unless_hints_are_off() {
+    let shell = Shell::with_repository();
+    let mut bytes = vec![0; 8 << 20];
+    bytes[..1 << 20].copy_from_slice(&volume_bytes(3, 1 << 20));
+    bytes[0] = 1;
+    let _volume = Volume::new(shell.scratch.path("db"), bytes);
+    let hinted = shell.backup("db");
+    assert_eq!(text(&hinted["hint"], "kind"), "holes");
+    assert!(number(&hinted, "bytes_read") < 4 << 20);
+    let all = shell.json(&["backup", "db", "--volume", "db", "--hints", "off"]);
+    assert_eq!((number(&all, "bytes_read"), number(&all, "bytes_changed")), (8 << 20, 0));
+    assert_eq!(all["root"], hinted["root"]);
+}
