@@ -253,6 +253,21 @@ fn a_delta_made_up_behind_right_checksums_restores_nothing_wrong() {
 }
 
 #[test]
+fn a_grain_that_moved_inside_its_block_is_found_by_the_block() {
+    let _alone = alone();
+    let victim = Victim::new();
+    let (name, whole) = victim.objects(".delta").swap_remove(1);
+    let (_, mut body, _) = only_segment(&whole);
+    // The bitmap of stored grains of the first entry, behind its start and two digests. Frames and grain digests fit.
+    let stored = u16::from_le_bytes([body[80], body[81]]);
+    assert!(stored != 0 && stored != u16::MAX, "the block has changed grains and others");
+    body[80..82].copy_from_slice(&stored.rotate_left(1).to_le_bytes());
+    let repository = Repository::open(Arc::new(victim.with(&name, &rebuilt(&whole, &body)))).unwrap();
+    let record = repository.resolve("latest~1", None, None).unwrap();
+    assert_eq!(try_restored(&repository, &record).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[test]
 fn a_manifest_made_up_behind_right_checksums_restores_nothing_wrong() {
     let _alone = alone();
     let victim = Victim::new();

@@ -236,7 +236,10 @@ fn an_unreadable_sector_is_named_and_nothing_is_committed() {
     let calls = for_every_call(|nth| {
         let fault = Fault::always(nth, libc::EIO, "read_");
         let (result, fired) = fault.during(|| lab.backup());
-        let Err(error) = result else { return fired };
+        let Err(error) = result else {
+            assert!(!fired, "{fault:?}: unreadable bytes were stored as if they had been read");
+            return false;
+        };
         assert_eq!(error.kind(), ErrorKind::Unreadable, "{error:?}");
         assert_eq!(error.error_path(), Some(lab.path("image").as_path()));
         let (offset, length) = error.place().unwrap();

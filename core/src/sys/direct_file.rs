@@ -159,7 +159,7 @@ impl DirectFile {
             let mut read = || self.file.read_at(&mut buffer[got..room], offset + got as u64);
             match faults::point("read_direct").and_then(|()| read()) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(more) => got += faults::shortened("short_direct", more),
+                Ok(more) => got += faults::shortened("short_direct", more, &mut buffer[got..]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }

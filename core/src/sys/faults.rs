@@ -10,12 +10,21 @@ pub fn point(_name: &'static str) -> std::io::Result<()> {
 #[cfg(feature = "fault-injection")]
 pub use armed::*;
 
-/// How much of what a read got counts: all, or about half in whole sectors as the kernel may always answer.
+/// How much of what a read got counts: all, or about half in whole sectors as the kernel may always answer. The rest is
+/// spoilt then, as if it had never been read.
 #[inline]
 #[must_use]
-pub fn shortened(name: &'static str, got: usize) -> usize {
-    if got < 1024 || point(name).is_ok() { got } else { got / 1024 * 512 }
+pub fn shortened(name: &'static str, got: usize, buffer: &mut [u8]) -> usize {
+    if got < 1024 || point(name).is_ok() {
+        return got;
+    }
+    let less = got / 1024 * 512;
+    buffer[less..got].fill(SPOILT);
+    less
 }
+
+/// What a failed read leaves in its buffer.
+pub const SPOILT: u8 = 0xa5;
 
 #[cfg(feature = "fault-injection")]
 mod armed {

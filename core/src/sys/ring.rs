@@ -131,14 +131,16 @@ impl ReadRing {
     fn collect(&mut self, done: &mut Vec<Completion>) {
         for entry in self.ring.completion() {
             let slot = crate::geometry::to_usize(entry.user_data());
-            let Some(InFlight { tag, buffer }) = self.in_flight.get_mut(slot).and_then(Option::take) else {
+            let Some(InFlight { tag, mut buffer }) = self.in_flight.get_mut(slot).and_then(Option::take)
+            else {
                 continue;
             };
             self.count -= 1;
             let code = entry.result();
             let result = faults::point("read_uring")
+                .inspect_err(|_| buffer.fill(faults::SPOILT))
                 .and_then(|()| usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code)))
-                .map(|got| faults::shortened("short_uring", got));
+                .map(|got| faults::shortened("short_uring", got, &mut buffer));
             done.push(Completion { tag, buffer, result });
         }
     }
