@@ -153,10 +153,10 @@ fn applying_is_finished_by_repeating_it() {
     // Generation 3 is longer: the size of the target changes too.
     let scanning = Scanning::new(3);
     scanning.run().unwrap();
-    for errno in [libc::EIO, libc::ENOSPC] {
+    for (errno, only) in [(libc::EIO, None), (libc::ENOSPC, Some("pwrite"))] {
         for_every_call(|nth| {
             scanning.write_target();
-            let fault = Fault::once(nth, errno);
+            let fault = Fault { only, ..Fault::once(nth, errno) };
             let (result, fired) = fault.during(|| scanning.apply());
             if let Err(error) = result {
                 assert_sensible(&error, &fault);
