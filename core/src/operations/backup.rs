@@ -276,7 +276,6 @@ impl Run<'_> {
         if let Method::Pread(why) = &pass.method {
             self.warn(why.clone());
         }
-        self.source.check_unchanged()?;
         self.cancel.check()?;
 
         let delta = pass.delta.ok_or_else(|| Error::new(ErrorKind::Io, "no delta was written"))?;

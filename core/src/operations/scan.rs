@@ -123,7 +123,6 @@ pub fn scan(
         tracked = pass.run(use_holes, &mut delta, on_range)?;
     }
     let (tracked, next) = tracked;
-    source.check_unchanged()?;
     if let Some(next) = next {
         pass.keep(next, use_holes, tracked.root)?;
     }

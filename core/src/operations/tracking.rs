@@ -168,6 +168,8 @@ impl Tracking<'_> {
                 .and_then(|written| written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         });
         failure.into_result()?;
+        // Before anything gets its name: a smeared image must not replace what was there.
+        self.source.check_unchanged()?;
         let Collection { root, spool, oldest_read, statistics } = collection.ok_or_else(stopped)?;
         let counts = ChangeCounts {
             blocks: statistics.blocks_changed,

@@ -137,7 +137,10 @@ fn check_index(
         if let Some(before) = before {
             fits &= match old {
                 Some(old) => old == before.entry(first)?.digest,
-                None => before.geometry().block_len(first) != after.geometry().block_len(first),
+                None => {
+                    let shorter = before.geometry().block_len(first) != after.geometry().block_len(first);
+                    shorter && before.entry(first)?.digest == BlockDigest::ZERO
+                }
             };
         }
         if !fits {

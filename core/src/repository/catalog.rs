@@ -95,12 +95,18 @@ impl Repository {
     /// The backup that `name` means: a unique prefix of an id, `latest`, `latest~N`; `at` cuts off what was taken later.
     pub fn resolve(&self, name: &str, volume: Option<&str>, at: Option<Timestamp>) -> Result<BackupRecord> {
         let catalog = self.catalog(volume)?;
-        for error in &catalog.damaged {
+        let steps = back_steps(name)?;
+        let mut damaged = catalog.damaged.into_iter();
+        if let (Some(_), Some(error)) = (steps, damaged.next()) {
+            // The damaged record may be the latest one: an older state would pass for it.
+            return Err(error.hint("name the backup by its id: `blkdelta list` shows those that can be read"));
+        }
+        for error in damaged {
             tracing::warn!(%error, "a record cannot be read; its backup is left out");
         }
         let mut records = catalog.records;
         records.retain(|record| at.is_none_or(|at| record.taken_at <= at));
-        let found = match back_steps(name)? {
+        let found = match steps {
             Some(steps) => {
                 one_volume(&records)?;
                 records.into_iter().rev().nth(steps)
