@@ -6,8 +6,8 @@
 //! full on), and one whose roll was interrupted: every step writes absolute values, so doing it twice is harmless.
 //! Losing it costs a read of the chain's indexes, nothing else.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::backup_id::BackupRecord;
@@ -21,10 +21,13 @@ use crate::repository::Repository;
 use crate::repository::chain::Chain;
 use crate::repository::layout::encode_volume;
 use crate::sys::faults;
+use crate::sys::files::FileLock;
 
 /// Where one volume's state of one repository is kept.
 pub struct LocalState {
     path: PathBuf,
+    /// Copies of a repository share its id and so its state; their own locks do not keep their runs apart.
+    _lock: Option<FileLock>,
 }
 
 impl LocalState {
@@ -37,7 +40,9 @@ impl LocalState {
             Error::io("making the folder of the local state", &folder, source)
                 .hint("set BLKDELTA_STATE to a folder that you may write to")
         })?;
-        Ok(Self { path: folder.join(format!("{}.manifest", encode_volume(volume)?)) })
+        let path = folder.join(format!("{}.manifest", encode_volume(volume)?));
+        let lock = lock(&path.with_extension("lock"))?;
+        Ok(Self { path, _lock: Some(lock) })
     }
 
     /// The folder, for spool files.
@@ -63,7 +68,7 @@ impl LocalState {
 
     /// The working manifest of a chain's tip beside the newest one, for a run whose parent is an older backup.
     pub fn aside(&self, repository: &Repository, chain: &Chain) -> Result<(Self, WorkingManifest)> {
-        let aside = Self { path: self.path.with_extension("parent") };
+        let aside = Self { path: self.path.with_extension("parent"), _lock: None };
         let records: Vec<&BackupRecord> = chain.records().iter().rev().collect();
         let state = aside.roll(repository, None, &records)?;
         Ok((aside, state))
@@ -149,6 +154,19 @@ impl LocalState {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, "no state to start from").path(&self.path))?;
         if renamed { state.rename(&self.path) } else { Ok(state) }
     }
+}
+
+fn lock(path: &Path) -> Result<FileLock> {
+    let problem = |source| Error::io("locking the local state", path, source);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = faults::point("open").and_then(|()| options.open(path)).map_err(problem)?;
+    FileLock::try_lock(file).map_err(|(_, error)| match error.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, "another run uses this volume's local state").path(path)
+        }
+        _ => problem(error),
+    })
 }
 
 fn is_state_of(state: &WorkingManifest, record: &BackupRecord) -> bool {

@@ -201,7 +201,8 @@ impl Lab {
         assert_eq!(self.leftovers(), Vec::<PathBuf>::new(), "{context}: files that nobody needs");
     }
 
-    /// Files of the repository that no record names, and files of the local state beside the one manifest.
+    /// Files of the repository that no record names, and files of the local state beside the one manifest and
+    /// its lock, which stays.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let mut named: BTreeSet<PathBuf> =
             ["config.json", "volumes/host%2Fdb/lock"].map(PathBuf::from).into();
@@ -215,8 +216,8 @@ impl Lab {
         let mut state = Files::new();
         collect(&self.path("state"), Path::new(""), &mut state);
         let id = self.repository().unwrap().config().repository_id;
-        let kept = PathBuf::from(format!("{id}/host%2Fdb.manifest"));
-        found.extend(state.into_keys().filter(|name| *name != kept));
+        let kept = ["manifest", "lock"].map(|kind| PathBuf::from(format!("{id}/host%2Fdb.{kind}")));
+        found.extend(state.into_keys().filter(|name| !kept.contains(name)));
         found
     }
 }

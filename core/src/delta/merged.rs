@@ -85,11 +85,16 @@ impl MergedIndex {
             .at(self.geometry.block_offset(index), u64::from(len)))
     }
 
-    /// The first block at or after `block` that any delta holds data or zeros for as a single block: blocks before it,
-    /// if the oldest delta covers them, lie in zero ranges.
+    /// How many blocks from `block` on lie in one zero range, with nothing newer over them; 0 when `block` does not.
     pub fn zero_run(&mut self, block: BlockIndex) -> Result<u64> {
         let mut run = self.geometry.block_count() - block;
         for cursor in &mut self.cursors {
+            // An ancestor that ends before this block says nothing of it; [`MergedIndex::block`] will judge that.
+            let known = cursor.reader().header().geometry.block_count();
+            if known <= block {
+                return Ok(0);
+            }
+            run = run.min(known - block);
             let start = match cursor.seek(block)? {
                 Some(IndexEntry::ZeroRange { first, count }) => {
                     run = run.min(first + count - block);

@@ -36,7 +36,7 @@ const FLAG_FULL: u16 = 1;
 /// The parent that a delta builds on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeltaParent {
-    /// Its sequence; 0 without a repository.
+    /// Its sequence.
     pub sequence: Sequence,
     /// Its root.
     pub root: RootDigest,
@@ -53,7 +53,7 @@ pub struct DeltaHeader {
     pub digest: DigestKind,
     /// What volume.
     pub identity: VolumeIdentity,
-    /// Sequence of the new state; 0 without a repository.
+    /// Sequence of the new state; a scan counts from 1.
     pub sequence: Sequence,
     /// Absent when it holds everything.
     pub parent: Option<DeltaParent>,

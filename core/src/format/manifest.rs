@@ -59,7 +59,7 @@ pub struct ManifestHeader {
     pub digest: DigestKind,
     /// What volume.
     pub identity: VolumeIdentity,
-    /// Sequence of the state it describes; 0 without a repository.
+    /// Sequence of the state it describes; a scan counts from 1.
     pub sequence: Sequence,
     /// Parent's sequence; 0 when there is none.
     pub parent_sequence: Sequence,
@@ -156,7 +156,8 @@ fn decode_form(flags: u16, pages: u32) -> Result<Form> {
 pub struct TableEntry {
     /// The block's digest.
     pub digest: BlockDigest,
-    /// Sequence at which it was last really read; 0 when never (a hole).
+    /// Sequence at which it was last really read; 0 when never (a hole). The header's `scanned_sequence` counts too: the
+    /// real mark of a block that was ever read is the later of both.
     pub last_read: Sequence,
 }
 

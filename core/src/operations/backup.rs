@@ -107,8 +107,8 @@ pub fn backup(
 ) -> Result<BackupReport> {
     let source = source::open(&options.source, options.allow_live)?;
     let volume = options.volume.clone().unwrap_or_else(|| default_volume(&options.source));
-    let state = LocalState::new(&options.state, repository, &volume)?;
     let publisher = repository.publisher(&volume)?;
+    let state = LocalState::new(&options.state, repository, &volume)?;
     state.remove_leftovers();
     let newest = repository.newest(&volume)?;
     let kind = decide_kind(&options.kind, newest.as_ref());

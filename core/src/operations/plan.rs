@@ -1,9 +1,10 @@
 //! What to read: every block, but for holes of a file where the parent has no data either.
 //!
 //! A hole is a hint, and hints lie: of the runs of holes number 1, 2, 4, 8, ... one block picked by chance is read all
-//! the same. If it holds data, the caller starts again without hints.
+//! the same, and so is every block where the parent has data. If one of them holds data, the caller starts again without
+//! hints.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,21 +18,29 @@ use crate::sys::host;
 
 /// Blocks that are read although the hint calls them holes.
 #[derive(Clone, Default)]
-pub struct Samples(Arc<Mutex<HashSet<BlockIndex>>>);
+pub struct Samples(Arc<Mutex<Inside>>);
+
+#[derive(Default)]
+struct Inside {
+    waiting: BTreeSet<BlockIndex>,
+    count: u64,
+}
 
 impl Samples {
     fn add(&self, index: BlockIndex) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.waiting.insert(index);
+        inside.count += 1;
     }
 
-    /// Whether this block was a sample.
-    pub fn contains(&self, index: BlockIndex) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+    /// Whether this block was read although the hint calls it a hole; asked once a block, which is then forgotten.
+    pub fn take(&self, index: BlockIndex) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&index)
     }
 
     /// How many there are.
     pub fn count(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 }
 
@@ -80,7 +89,7 @@ impl<'a> Plan<'a> {
         }
         let index = self.next;
         if index >= self.hole_end || self.sample == Some(index) || self.parent_has_data(index)? {
-            if self.sample == Some(index) {
+            if index < self.hole_end {
                 self.samples.add(index);
             }
             self.next += 1;

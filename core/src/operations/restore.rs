@@ -189,6 +189,14 @@ pub(super) fn open_sink(target: &Target) -> Result<Box<dyn Sink>> {
         let number = block_device::number_of(&target.path);
         number.map_err(|source| Error::io("opening the target", &target.path, source))?.is_some()
     };
+    if !device && target.path.exists() && !target.path.is_file() && !target.path.is_dir() {
+        return Err(Error::new(
+            ErrorKind::WrongUse,
+            "the target is neither a block device nor a regular file",
+        )
+        .path(&target.path)
+        .hint("use '-' and a redirection for pipes"));
+    }
     if device {
         return Ok(Box::new(DeviceSink::open(target)?));
     }

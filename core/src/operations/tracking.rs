@@ -23,7 +23,7 @@ use crate::delta::writer::{ChangeCounts, DeltaWriter, Written};
 use crate::digest::{BlockDigest, DigestKind, RootDigest};
 use crate::encoder::{Encoder, Gatherer};
 use crate::error::{Error, Result};
-use crate::flow::{Collected, Compared, DeltaMessage, RawFrame, Read, Verdict};
+use crate::flow::{Collected, Compared, DeltaMessage, RawFrame, Read};
 use crate::format::delta::DeltaHeader;
 use crate::format::repository_config::Compression;
 use crate::geometry::{Geometry, to_usize};
@@ -91,6 +91,17 @@ pub fn has_holes(source: &dyn Source) -> Result<bool> {
     Ok(source.knows_holes() && source.size() > 0 && source.next_data(0)? != Some(0..source.size()))
 }
 
+/// A stage that panics stops the others too, instead of leaving them waiting for its messages.
+struct StopOnPanic<'a>(&'a CancelToken);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
+    }
+}
+
 /// The first error of any stage, and the token that stops the others.
 #[derive(Default)]
 pub struct Failure {
@@ -100,6 +111,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn guard(&self, stage: impl FnOnce() -> Result<()>) {
+        let _unwinding = StopOnPanic(&self.stop);
         if let Err(error) = stage() {
             self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             self.stop.cancel();
@@ -119,7 +131,7 @@ impl Tracking<'_> {
         let pool = make_pool(depth, hashers, to_usize(u64::from(self.geometry.block_size())))?;
         let reader = BlockReader::choose(self.source.file(), &pool, depth);
         let method = reader.method().clone();
-        tracing::debug!(?method, backing = ?pool.backing(), buffers = pool.count(), hashers, "reading");
+        tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
 
         let (failure, window, samples) = (Failure::default(), Window::default(), Samples::default());
         let plan = Plan::new(self.source, self.geometry, self.parent, self.use_holes, samples.clone());
@@ -243,9 +255,9 @@ fn collect(
         }
         while let Some(item) = order.take() {
             window.advance(order.next());
-            if let Collected::Block(Compared { index, digest, verdict: Verdict::Changed(_), .. }) = &item
+            if let Collected::Block(Compared { index, digest, .. }) = &item
+                && samples.take(*index)
                 && *digest != BlockDigest::ZERO
-                && samples.contains(*index)
             {
                 lie.get_or_insert(collector.geometry.block_offset(*index));
             }

@@ -11,6 +11,7 @@ use crate::cancel::CancelToken;
 use crate::digest::{BlockDigest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::index::IndexEntry;
+use crate::geometry::to_usize;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::sink::comparing::ComparingSink;
@@ -77,6 +78,7 @@ fn verify_one(
     let chain = repository.chain(record)?;
     let mut table = repository.table(&chain)?;
     table.prove_root()?;
+    prove_manifest(repository, record)?;
     check_index(repository, record, &chain)?;
     if !data {
         return Ok(());
@@ -106,6 +108,24 @@ fn verify_one(
     }
     .run()
     .map(drop)
+}
+
+/// The manifest's bytes against the digest in the record.
+fn prove_manifest(repository: &Repository, record: &BackupRecord) -> Result<()> {
+    let object = repository.storage().open(&record.manifest.name)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    while at < object.size() {
+        let len = to_usize((object.size() - at).min(buffer.len() as u64));
+        object.read_exact_at(&mut buffer[..len], at)?;
+        hasher.update(&buffer[..len]);
+        at += len as u64;
+    }
+    if hasher.finalize().to_hex().as_str() != record.manifest.blake3 {
+        return Err(Error::damaged("the manifest is not the one its record names").path(object.display()));
+    }
+    Ok(())
 }
 
 /// Every entry of the delta's index against the tables before and after it.

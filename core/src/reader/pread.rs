@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use crossbeam::channel::Sender;
 
 use super::{PATIENCE, PlanIter, ReadJob, uring::unreadable};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Planned, Read};
 use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::buffer_pool::PooledBuffer;
@@ -15,10 +15,24 @@ const MAX_THREADS: u32 = 4;
 pub fn run(job: &ReadJob<'_>, plan: &Mutex<PlanIter<'_>>, out: &Sender<Read>) -> Result<()> {
     let threads = job.depth.clamp(1, MAX_THREADS);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(job, plan, out))).collect();
-        let mut results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
-        results.try_for_each(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        // One failed worker must stop the others: what they read would wait for the block that never comes, with the
+        // buffers that they wait for.
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| work(job, plan, out).inspect_err(|_| job.cancel.cancel())))
+            .collect();
+        let results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
+        let results = results.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let failures: Vec<Error> = results.filter_map(Result::err).collect();
+        first_cause(failures)
     })
+}
+
+/// The failure that stopped the others, not their being stopped.
+fn first_cause(failures: Vec<Error>) -> Result<()> {
+    let (stopped, mut causes): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|error| error.kind() == ErrorKind::Cancelled);
+    causes.extend(stopped);
+    causes.into_iter().next().map_or(Ok(()), Err)
 }
 
 fn work(job: &ReadJob<'_>, plan: &Mutex<PlanIter<'_>>, out: &Sender<Read>) -> Result<()> {

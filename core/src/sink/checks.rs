@@ -133,6 +133,11 @@ impl Target {
                 refused(&self.path, text).hint("a range is put into a copy of the whole volume, or use '-'")
             );
         }
+        if metadata.len() > self.size && self.in_place && !self.force {
+            let text =
+                format!("the target is larger: it has {} bytes, the volume {}", metadata.len(), self.size);
+            return Err(refused(&self.path, text).hint("--force cuts it to the volume's size"));
+        }
         if metadata.len() > 0 && !self.force && !self.in_place {
             return Err(refused(&self.path, "the target file exists and is not empty")
                 .hint("--in-place writes only what differs, --force writes all of it"));

@@ -1,9 +1,10 @@
 //! A fixed pool of block buffers, made once, touched once, used for ever.
 //!
 //! What decides the speed of large reads is whether a buffer is contiguous in physical memory: a 4 MiB read into ordinary
-//! pages becomes several device requests, into huge pages one. So the pool is one mapping: hugetlb pages where the host
-//! has reserved some, else transparent huge pages by madvise, else plain pages. If no huge pages are to be had, all works
-//! the same at a lower rate. The pool bounds the memory of a run: who wants a buffer when all are out waits.
+//! pages becomes several device requests, into huge pages one. So the pool is one mapping that asks for transparent huge
+//! pages by madvise; reserved ones (hugetlb) are left to the database that reserved them, and gain nothing measurable. If
+//! no huge pages are to be had, all works the same at a lower rate. The pool bounds the memory of a run: who wants a
+//! buffer when all are out waits.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -19,15 +20,6 @@ use crate::error::{Error, Result};
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Which pages back the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backing {
-    /// Reserved huge pages.
-    HugeTlb,
-    /// Ordinary memory that the kernel was asked to make huge.
-    Transparent,
-}
-
 /// One anonymous mapping.
 struct Region {
     start: NonNull<u8>,
@@ -41,15 +33,12 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn map(len: usize) -> io::Result<(Self, Backing)> {
+    fn map(len: usize) -> io::Result<Self> {
         faults::point("mmap")?;
         let rounded = len.next_multiple_of(HUGE_PAGE);
-        if let Ok(start) = map_anonymous(rounded, MapFlags::MAP_HUGETLB | MapFlags::MAP_POPULATE) {
-            return Ok((Self { start, mapped: start, mapped_len: rounded }, Backing::HugeTlb));
-        }
         // Room to move the start up to a huge page's boundary.
         let mapped_len = rounded + HUGE_PAGE;
-        let mapped = map_anonymous(mapped_len, MapFlags::empty())?;
+        let mapped = map_anonymous(mapped_len)?;
         let shift = mapped.as_ptr().align_offset(HUGE_PAGE);
         // SAFETY: shift < HUGE_PAGE (2 MiB alignment of a byte pointer), and the mapping is HUGE_PAGE longer than `rounded`.
         let start = unsafe { mapped.add(shift) };
@@ -58,15 +47,15 @@ impl Region {
         if let Err(reason) = advised {
             tracing::debug!(%reason, "no transparent huge pages: reads will be split by the kernel");
         }
-        Ok((Self { start, mapped, mapped_len }, Backing::Transparent))
+        Ok(Self { start, mapped, mapped_len })
     }
 }
 
-fn map_anonymous(len: usize, flags: MapFlags) -> io::Result<NonNull<u8>> {
+fn map_anonymous(len: usize) -> io::Result<NonNull<u8>> {
     let len = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a fresh private anonymous mapping at an address of the kernel's choice aliases nothing.
-    let start = unsafe { mman::mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE | flags) }?;
+    let start = unsafe { mman::mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }?;
     Ok(start.cast())
 }
 
@@ -86,7 +75,6 @@ pub struct BufferPool(Arc<Shared>);
 
 struct Shared {
     region: Region,
-    backing: Backing,
     buffer_len: usize,
     count: usize,
     free: Mutex<Vec<u16>>,
@@ -102,10 +90,9 @@ impl BufferPool {
         let total =
             buffer_len.checked_mul(count).ok_or_else(|| problem(io::ErrorKind::InvalidInput.into()))?;
         let numbers = u16::try_from(count).map_err(|_| problem(io::ErrorKind::InvalidInput.into()))?;
-        let (region, backing) = Region::map(total).map_err(problem)?;
+        let region = Region::map(total).map_err(problem)?;
         let free = (0..numbers).rev().collect();
-        let shared =
-            Shared { region, backing, buffer_len, count, free: Mutex::new(free), returned: Condvar::new() };
+        let shared = Shared { region, buffer_len, count, free: Mutex::new(free), returned: Condvar::new() };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -119,12 +106,6 @@ impl BufferPool {
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.count
-    }
-
-    /// What backs it.
-    #[must_use]
-    pub fn backing(&self) -> Backing {
-        self.0.backing
     }
 
     /// A buffer, if one is free now.

@@ -20,6 +20,8 @@ const AHEAD: u64 = 16;
 #[derive(Debug, Default)]
 pub struct CacheGuard {
     absent: Mutex<BTreeMap<u64, Vec<Range<u64>>>>,
+    /// Ranges that the kernel did not give back yet: pages that are still being read ahead are left alone.
+    staying: Mutex<Vec<Range<u64>>>,
 }
 
 impl CacheGuard {
@@ -35,5 +37,16 @@ impl CacheGuard {
         let ranges = absent.range(first..=last).flat_map(|(_, ranges)| ranges);
         let clipped = ranges.map(|range| range.start.max(offset)..range.end.min(end.next_multiple_of(4096)));
         clipped.filter(|range| range.start < range.end).collect()
+    }
+
+    /// Gives the ranges back, and those that stayed before.
+    pub fn after(&self, file: &File, ranges: Vec<Range<u64>>) {
+        let mut staying = self.staying.lock().unwrap_or_else(PoisonError::into_inner);
+        staying.extend(ranges);
+        files::drop_pages(file, &staying);
+        staying.retain(|range| {
+            let absent = files::absent_pages(file, range.start, range.end - range.start);
+            absent.iter().map(|absent| absent.end - absent.start).sum::<u64>() < range.end - range.start
+        });
     }
 }

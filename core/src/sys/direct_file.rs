@@ -111,7 +111,7 @@ impl DirectFile {
     pub fn read_block(&self, buffer: &mut [u8], offset: u64, len: usize) -> Result<()> {
         match self.read_whole(buffer, offset, len) {
             Ok(()) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => self.read_carefully(buffer, offset, len),
+            Err(error) if is_medium_error(&error) => self.read_carefully(buffer, offset, len),
             Err(error) => Err(self.read_error(error, offset, len)),
         }
     }
@@ -134,8 +134,7 @@ impl DirectFile {
                 .path(&self.path)
                 .at(offset, len as u64);
         }
-        let kind =
-            if error.raw_os_error() == Some(libc::EIO) { ErrorKind::Unreadable } else { ErrorKind::Io };
+        let kind = if is_medium_error(&error) { ErrorKind::Unreadable } else { ErrorKind::Io };
         Error::io("reading", &self.path, error).kind_is(kind).at(offset, len as u64)
     }
 
@@ -146,7 +145,7 @@ impl DirectFile {
                 let absent = self.guard.before(&self.file, offset, len);
                 faults::point("read_buffered")?;
                 self.file.read_exact_at(&mut buffer[..len], offset)?;
-                files::drop_pages(&self.file, &absent);
+                self.guard.after(&self.file, absent);
                 Ok(())
             }
         }
@@ -205,6 +204,11 @@ fn open(options: &OpenOptions, path: &Path, flags: i32) -> io::Result<File> {
     options.clone().custom_flags(flags | libc::O_CLOEXEC).open(path)
 }
 
+/// What the block layer answers when the medium, the target or the transport's checksums fail: not only EIO.
+fn is_medium_error(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::ENODATA | libc::EREMOTEIO | libc::EILSEQ))
+}
+
 /// Some file systems accept the flag and refuse the reads.
 fn probe(file: &File) -> io::Result<()> {
     #[repr(align(4096))]
@@ -219,6 +223,12 @@ fn probe(file: &File) -> io::Result<()> {
 impl AsRawFd for DirectFile {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+impl Drop for DirectFile {
+    fn drop(&mut self) {
+        self.guard.after(&self.file, Vec::new());
     }
 }
 
