@@ -1,6 +1,7 @@
 //! Chains of backups.
 
 use blkdelta_core::backup_id::{BackupKind, BackupRecord};
+use blkdelta_core::error::ErrorKind;
 use blkdelta_core::operations::backup::WantedKind;
 use blkdelta_core::operations::restore::RestoreOptions;
 use blkdelta_core::repository::InitOptions;
@@ -182,7 +183,15 @@ impl Story {
         assert_same_bytes(&read(&target), &saved.bytes, "a new file");
 
         write(&target, &other.bytes);
-        let report = self.engine.restore_to(&saved.record, &target, true).expect("a restore in place");
+        // What is longer may be another volume's image: it is cut only when forced.
+        let longer = other.bytes.len() > saved.bytes.len();
+        if longer {
+            let refused = self.engine.restore_to(&saved.record, &target, true).expect_err("a longer target");
+            assert_eq!(refused.kind(), ErrorKind::Refused);
+            assert_same_bytes(&read(&target), &other.bytes, "a refused target");
+        }
+        let options = RestoreOptions { in_place: true, force: longer, ..RestoreOptions::new(&target) };
+        let report = self.engine.restore(&saved.record, options).expect("a restore in place");
         assert!(report.root_proven);
         assert_same_bytes(&read(&target), &saved.bytes, "in place");
         let again = self.engine.restore_to(&saved.record, &target, true).expect("a second restore in place");
