@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, GrainDigest, RootBuilder, is_zero};
+use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, GrainDigest, is_zero};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{
     ENTRY_LEN, Form, HEADER_LEN, ManifestHeader, PAGE_LEN, RUN_CHECK_LEN, TableEntry, WorkingLayout,
@@ -17,6 +17,8 @@ use crate::format::manifest::{
 };
 use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::faults;
+
+use super::table_root;
 
 /// An open working manifest.
 pub struct WorkingManifest {
@@ -80,20 +82,7 @@ impl WorkingManifest {
     }
 
     fn prove_root(&self) -> Result<()> {
-        let geometry = &self.header.geometry;
-        let mut root = RootBuilder::new(self.header.digest, geometry);
-        for page in 0..ManifestHeader::page_count(geometry) {
-            let here = (geometry.block_count() - page * BLOCKS_PER_PAGE).min(BLOCKS_PER_PAGE);
-            let bytes = self.page(page)?;
-            if is_zero(&bytes) {
-                root.push_zeros(here);
-                continue;
-            }
-            for entry in bytes.chunks(ENTRY_LEN).take(to_usize(here)) {
-                root.push(TableEntry::decode(entry)?.digest);
-            }
-        }
-        if root.finish()? != self.header.root {
+        if table_root(&self.header, |number| self.page(number))? != self.header.root {
             return Err(Error::damaged("the manifest's table does not give its root").path(&self.path));
         }
         Ok(())

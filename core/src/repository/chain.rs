@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::Repository;
 use crate::backup_id::BackupRecord;
 use crate::delta::reader::DeltaReader;
-use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootBuilder, RootDigest, is_zero};
+use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootDigest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::manifest::{ENTRY_LEN, ManifestHeader, PAGE_LEN, TableEntry};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::manifest::stored::StoredManifest;
+use crate::manifest::table_root;
 
 /// A backup with all it needs, newest first, the full last.
 #[derive(Debug, Clone)]
@@ -165,19 +166,7 @@ impl ChainTable {
 
     /// Proves that the table gives the root that its header names.
     pub fn prove_root(&self) -> Result<()> {
-        let mut root = RootBuilder::new(self.header().digest, &self.geometry);
-        for page in 0..ManifestHeader::page_count(&self.geometry) {
-            let here = (self.geometry.block_count() - page * BLOCKS_PER_PAGE).min(BLOCKS_PER_PAGE);
-            let bytes = self.page(page)?;
-            if is_zero(&bytes) {
-                root.push_zeros(here);
-                continue;
-            }
-            for entry in bytes.chunks(ENTRY_LEN).take(to_usize(here)) {
-                root.push(TableEntry::decode(entry)?.digest);
-            }
-        }
-        if root.finish()? != self.header().root {
+        if table_root(self.header(), |number| self.page(number))? != self.header().root {
             return Err(Error::damaged("the tables of the chain do not give the backup's root"));
         }
         Ok(())
