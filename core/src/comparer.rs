@@ -4,6 +4,8 @@
 //! trusted (their check fails), where the block's length changed, or where the block differs but no grain does, the whole
 //! block is stored: too much is safe, too little is a wrong restore.
 
+use std::sync::Arc;
+
 use crate::digest::{BlockDigest, GrainDigest};
 use crate::error::Result;
 use crate::flow::{ChangedBlock, Verdict};
@@ -57,7 +59,7 @@ fn whole(old: BlockDigest, grains: Vec<GrainDigest>, buffer: PooledBuffer) -> Ch
     for (grain, digest) in (0..count).zip(&grains) {
         if *digest == GrainDigest::ZERO { zero.insert(grain) } else { stored.insert(grain) }
     }
-    ChangedBlock { old, whole: true, stored, zero, grains, buffer }
+    ChangedBlock { old, whole: true, stored, zero, grains, buffer: Arc::new(buffer) }
 }
 
 fn differing(
@@ -77,5 +79,5 @@ fn differing(
     if stored.is_empty() && zero.is_empty() {
         return whole(old, grains, buffer);
     }
-    ChangedBlock { old, whole: false, stored, zero, grains, buffer }
+    ChangedBlock { old, whole: false, stored, zero, grains, buffer: Arc::new(buffer) }
 }

@@ -1,14 +1,17 @@
 //! The encoding stage: changed blocks become raw frames and index entries; raw frames become compressed ones.
 //!
 //! The [`Gatherer`] runs in block order and lays changed grains end to end, across blocks, so that a few grains of each
-//! of many blocks still compress as one frame. The [`Encoder`] runs on any number of threads.
+//! of many blocks still compress as one frame; long runs of neighbours are compressed where they were read to, without a
+//! copy, which holds their buffer until then. The [`Encoder`] runs on any number of threads.
+
+use std::sync::Arc;
 
 use crossbeam::channel::Receiver;
 
 use crate::delta::compression::Compressor;
 use crate::digest::BlockDigest;
 use crate::error::Result;
-use crate::flow::{ChangedBlock, EncodedFrame, RawFrame};
+use crate::flow::{ChangedBlock, EncodedFrame, RawBytes, RawFrame};
 use crate::format::index::{GrainsEntry, IndexEntry, Piece};
 use crate::format::repository_config::Compression;
 use crate::geometry::{BlockIndex, Geometry, to_usize};
@@ -19,7 +22,9 @@ pub const FRAME_RAW_TARGET: usize = 1 << 20;
 /// Lays changed grains into frames.
 pub struct Gatherer {
     geometry: Geometry,
-    open: RawFrame,
+    /// The number of the next frame to be closed, and what it holds so far.
+    number: u64,
+    open: Vec<u8>,
     closed: Vec<RawFrame>,
     /// Room of frames that were encoded, to be used again.
     spare: Receiver<Vec<u8>>,
@@ -29,7 +34,7 @@ impl Gatherer {
     /// For blocks of this geometry.
     #[must_use]
     pub fn new(geometry: Geometry, spare: Receiver<Vec<u8>>) -> Self {
-        Self { geometry, open: RawFrame { number: 0, bytes: Vec::new() }, closed: Vec::new(), spare }
+        Self { geometry, number: 0, open: Vec::new(), closed: Vec::new(), spare }
     }
 
     /// Takes a changed block; its entry names frames by number.
@@ -42,15 +47,17 @@ impl Gatherer {
             return IndexEntry::ZeroRange { first: index, count: 1 };
         }
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut digests = Vec::new();
-        for grain in block.stored.iter() {
-            let (frame, raw_offset) = self.place(&block.buffer[self.geometry.grain_range(grain, len)]);
-            match pieces.last_mut() {
-                Some(piece) if piece.frame == frame => piece.grains += 1,
-                _ => pieces.push(Piece { frame, raw_offset, grains: 1 }),
+        for (first, count) in block.stored.runs() {
+            let lent = self.lend(first, count, len, block, &mut pieces);
+            for grain in first + lent..first + count {
+                let (frame, raw_offset) = self.place(&block.buffer[self.geometry.grain_range(grain, len)]);
+                match pieces.last_mut() {
+                    Some(piece) if piece.frame == frame => piece.grains += 1,
+                    _ => pieces.push(Piece { frame, raw_offset, grains: 1 }),
+                }
             }
-            digests.push(block.grains[to_usize(u64::from(grain))]);
         }
+        let digests = block.stored.iter().map(|grain| block.grains[to_usize(u64::from(grain))]).collect();
         let (stored, zero) = (block.stored.clone(), block.zero.clone());
         IndexEntry::Grains(GrainsEntry {
             index,
@@ -65,24 +72,49 @@ impl Gatherer {
         })
     }
 
-    fn place(&mut self, grain: &[u8]) -> (u64, u32) {
-        if self.open.bytes.len() >= FRAME_RAW_TARGET {
-            self.close();
+    /// Makes frames of a run's beginning, as far as it fills them, without copying it; returns how many grains those are.
+    fn lend(
+        &mut self,
+        first: u32,
+        count: u32,
+        len: u32,
+        block: &ChangedBlock,
+        pieces: &mut Vec<Piece>,
+    ) -> u32 {
+        let per_frame = u32::try_from(FRAME_RAW_TARGET).unwrap_or(u32::MAX) / self.geometry.grain_size();
+        let per_frame = per_frame.max(1);
+        if count < per_frame {
+            return 0;
         }
-        if self.open.bytes.capacity() == 0 {
-            self.open.bytes = self.spare.try_recv().unwrap_or_default();
-            self.open.bytes.clear();
-            self.open.bytes.reserve_exact(FRAME_RAW_TARGET + grain.len());
+        self.close_open();
+        for frame in 0..count / per_frame {
+            let grain = first + frame * per_frame;
+            let start = self.geometry.grain_range(grain, len).start;
+            let end = self.geometry.grain_range(grain + per_frame - 1, len).end;
+            pieces.push(Piece { frame: self.number, raw_offset: 0, grains: per_frame });
+            self.close(RawBytes::Lent { buffer: Arc::clone(&block.buffer), range: start..end });
         }
-        // A frame never holds more than FRAME_RAW_TARGET and one grain.
-        let raw_offset = u32::try_from(self.open.bytes.len()).unwrap_or(u32::MAX);
-        self.open.bytes.extend_from_slice(grain);
-        (self.open.number, raw_offset)
+        count - count % per_frame
     }
 
-    fn close(&mut self) {
-        let next = RawFrame { number: self.open.number + 1, bytes: Vec::new() };
-        self.closed.push(std::mem::replace(&mut self.open, next));
+    fn place(&mut self, grain: &[u8]) -> (u64, u32) {
+        if self.open.len() >= FRAME_RAW_TARGET {
+            self.close_open();
+        }
+        if self.open.capacity() == 0 {
+            self.open = self.spare.try_recv().unwrap_or_default();
+            self.open.clear();
+            self.open.reserve_exact(FRAME_RAW_TARGET + grain.len());
+        }
+        // A frame never holds more than FRAME_RAW_TARGET and one grain.
+        let raw_offset = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        self.open.extend_from_slice(grain);
+        (self.number, raw_offset)
+    }
+
+    fn close(&mut self, bytes: RawBytes) {
+        self.closed.push(RawFrame { number: self.number, bytes });
+        self.number += 1;
     }
 
     /// Frames that are full.
@@ -92,8 +124,9 @@ impl Gatherer {
 
     /// Ends the open frame early, if it holds anything, so that the entries that point to it need not wait.
     pub fn close_open(&mut self) {
-        if !self.open.bytes.is_empty() {
-            self.close();
+        if !self.open.is_empty() {
+            let bytes = RawBytes::Gathered(std::mem::take(&mut self.open));
+            self.close(bytes);
         }
     }
 

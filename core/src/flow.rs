@@ -6,6 +6,9 @@
 //! Stages know these types and nothing of each other; `operations` wires them. A buffer that was hashed is the buffer
 //! that is stored: it travels inside the message and goes back to the pool when the last message that holds it is dropped.
 
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
 use crate::digest::{BlockDigest, GrainDigest};
 use crate::format::index::IndexEntry;
 use crate::format::repository_config::Codec;
@@ -77,8 +80,8 @@ pub struct ChangedBlock {
     pub zero: GrainSet,
     /// Digests of all grains of the block.
     pub grains: Vec<GrainDigest>,
-    /// The block's bytes.
-    pub buffer: PooledBuffer,
+    /// The block's bytes; shared with the frames that are cut from it.
+    pub buffer: Arc<PooledBuffer>,
 }
 
 /// What the collector receives, in any order.
@@ -105,12 +108,36 @@ impl Collected {
     }
 }
 
-/// Changed grains of one or more blocks, laid end to end, before compression.
+/// Changed grains before compression.
 pub struct RawFrame {
     /// Position among the frames of a delta, from 0.
     pub number: u64,
     /// The grains' bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: RawBytes,
+}
+
+/// Where a frame's bytes stand.
+pub enum RawBytes {
+    /// Grains of one or more blocks, copied end to end.
+    Gathered(Vec<u8>),
+    /// Neighbouring grains of one block, where they were read to.
+    Lent {
+        /// The block.
+        buffer: Arc<PooledBuffer>,
+        /// Which bytes of it.
+        range: Range<usize>,
+    },
+}
+
+impl Deref for RawBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Gathered(bytes) => bytes,
+            Self::Lent { buffer, range } => &buffer[range.clone()],
+        }
+    }
 }
 
 /// A compressed frame.

@@ -23,7 +23,7 @@ use crate::delta::writer::{ChangeCounts, DeltaWriter, Written};
 use crate::digest::{BlockDigest, DigestKind, RootDigest};
 use crate::encoder::{Encoder, Gatherer};
 use crate::error::{Error, Result};
-use crate::flow::{Collected, Compared, DeltaMessage, RawFrame, Read};
+use crate::flow::{Collected, Compared, DeltaMessage, RawBytes, RawFrame, Read};
 use crate::format::delta::DeltaHeader;
 use crate::format::repository_config::Compression;
 use crate::geometry::{Geometry, to_usize};
@@ -42,7 +42,11 @@ const POOL_BYTES_MAX: usize = 160 << 20;
 /// How often the collector looks at the cancel token while nothing arrives.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Reads in flight unless chosen otherwise. More gains nothing on the devices measured, and costs memory.
+/// Bytes of one read request. A block is read in pieces: deep queues of whole blocks come back in bursts, which leaves the
+/// cores idle and then the device; pieces of this size keep both busy with less memory.
+const REQUEST_LEN: u32 = 1 << 20;
+
+/// Requests in flight unless chosen otherwise. More gains nothing on the devices measured, and costs memory.
 pub const DEFAULT_QUEUE_DEPTH: u32 = 8;
 
 /// What a pass needs to know.
@@ -128,7 +132,11 @@ impl Tracking<'_> {
     pub fn run(self) -> Result<Tracked> {
         let depth = self.queue_depth.clamp(1, 256);
         let hashers = host::cores().min(to_usize(u64::from(depth)).max(2));
-        let pool = make_pool(depth, hashers, to_usize(u64::from(self.geometry.block_size())))?;
+        let block_len = self.geometry.block_size();
+        let request_len = REQUEST_LEN.min(block_len);
+        // Blocks that are being read at once, and as many again that wait for a hasher.
+        let reading = (depth.saturating_mul(request_len).div_ceil(block_len)).saturating_mul(2);
+        let pool = make_pool(reading, hashers, to_usize(u64::from(block_len)))?;
         let reader = BlockReader::choose(self.source.file(), &pool, depth);
         let method = reader.method().clone();
         tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
@@ -146,8 +154,15 @@ impl Tracking<'_> {
             let (failure, window, pool, geometry) = (&failure, &window, &pool, self.geometry);
             let source = self.source;
             scope.spawn(move || {
-                let job =
-                    ReadJob { file: source.file(), geometry, pool, depth, window, cancel: &failure.stop };
+                let job = ReadJob {
+                    file: source.file(),
+                    geometry,
+                    pool,
+                    depth,
+                    request_len,
+                    window,
+                    cancel: &failure.stop,
+                };
                 failure.guard(|| reader.run(&job, Box::new(plan), &read_to));
             });
             for _ in 0..hashers {
@@ -305,7 +320,9 @@ impl DeltaPipe {
                         if encoded.send(DeltaMessage::Frame(encoder.encode(&frame)?)).is_err() {
                             break;
                         }
-                        let _ = used.try_send(frame.bytes);
+                        if let RawBytes::Gathered(bytes) = frame.bytes {
+                            let _ = used.try_send(bytes);
+                        }
                     }
                     Ok(())
                 });

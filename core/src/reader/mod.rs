@@ -50,8 +50,10 @@ pub struct ReadJob<'a> {
     pub geometry: Geometry,
     /// Where buffers come from.
     pub pool: &'a BufferPool,
-    /// Reads in flight.
+    /// Requests in flight.
     pub depth: u32,
+    /// Bytes of a request at most; a multiple of the alignment.
+    pub request_len: u32,
     /// Limits the run ahead.
     pub window: &'a Window,
     /// Tested between blocks.

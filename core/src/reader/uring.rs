@@ -8,19 +8,23 @@ use super::{PATIENCE, PlanIter, ReadJob};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Planned, Read};
 use crate::geometry::{BlockIndex, to_usize};
-use crate::sys::direct_file::aligned_len;
-use crate::sys::ring::{Completion, ReadRing};
+use crate::sys::ring::{Completion, ReadRing, Whole};
 
 pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Sender<Read>) -> Result<()> {
     let mut plan = plan.peekable();
     let mut done = Vec::new();
     loop {
         job.cancel.check()?;
-        while let Some(index) = next_to_read(&mut plan, job, out)? {
-            if !ring.has_room() || !queue(&mut ring, job, index)? {
-                break;
+        while ring.has_room() {
+            if !ring.is_filling() {
+                let Some(index) = next_to_read(&mut plan, job, out)? else { break };
+                if !begin(&mut ring, job, index) {
+                    break;
+                }
+                plan.next();
             }
-            plan.next();
+            ring.queue(job.request_len)
+                .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
         }
         if ring.in_flight() > 0 {
             ring.wait(&mut done)
@@ -61,23 +65,19 @@ fn next_to_read(
     }
 }
 
-/// Queues a read if a buffer is free; waits for one only when nothing else could bring one back.
-fn queue(ring: &mut ReadRing, job: &ReadJob<'_>, index: BlockIndex) -> Result<bool> {
+/// Begins a block if a buffer is free; waits for one only when nothing else could bring one back.
+fn begin(ring: &mut ReadRing, job: &ReadJob<'_>, index: BlockIndex) -> bool {
     let buffer = if ring.in_flight() == 0 { job.pool.take(PATIENCE) } else { job.pool.try_take() };
-    let Some(buffer) = buffer else { return Ok(false) };
-    let len = aligned_len(job.geometry.block_len(index));
-    let offset = job.geometry.block_offset(index);
-    ring.push(index, buffer, offset, len).and_then(|()| ring.submit()).map_err(|source| {
-        Error::io("reading with io_uring", job.file.path(), source).at(offset, u64::from(len))
-    })?;
-    Ok(true)
+    let Some(buffer) = buffer else { return false };
+    ring.begin(index, buffer, job.geometry.block_offset(index), job.geometry.block_len(index));
+    true
 }
 
 /// A short or failed read is repeated the careful way, which finishes it or names the place.
 fn finish(job: &ReadJob<'_>, completion: Completion) -> Result<Read> {
     let Completion { tag: index, mut buffer, result } = completion;
     let len = to_usize(u64::from(job.geometry.block_len(index)));
-    if !matches!(result, Ok(got) if got >= len) {
+    if !matches!(result, Ok(Whole::Yes)) {
         if let Err(reason) = &result {
             tracing::warn!(offset = job.geometry.block_offset(index), %reason, "a read failed; trying it in pieces");
         }

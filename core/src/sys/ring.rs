@@ -10,21 +10,40 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use io_uring::{IoUring, opcode, types};
 
 use super::buffer_pool::{BufferPool, PooledBuffer};
+use super::direct_file::aligned_len;
 use super::faults;
+use crate::geometry::to_usize;
 
-/// A read that has ended.
+/// A block that has been read.
 pub struct Completion {
     /// What the caller called it.
     pub tag: u64,
     /// The buffer, with what was read from its start on.
     pub buffer: PooledBuffer,
-    /// Bytes read, or why not.
-    pub result: io::Result<usize>,
+    /// Whether every piece came whole; the first failure otherwise.
+    pub result: io::Result<Whole>,
 }
 
-struct InFlight {
+/// Whether a read brought all that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// All of it.
+    Yes,
+    /// Less: the end of the file, or a read that must be finished by hand.
+    Short,
+}
+
+/// A block whose pieces are on their way.
+struct Block {
     tag: u64,
     buffer: PooledBuffer,
+    /// Where its next piece begins in the file.
+    offset: u64,
+    /// Bytes of it, and how many of them have been queued.
+    len: u32,
+    queued: u32,
+    pieces_out: u32,
+    result: io::Result<Whole>,
 }
 
 /// A ring that reads one file.
@@ -33,14 +52,17 @@ pub struct ReadRing {
     file: RawFd,
     buffers_registered: bool,
     file_registered: bool,
-    in_flight: Vec<Option<InFlight>>,
-    count: usize,
+    blocks: Vec<Option<Block>>,
+    /// The block that has pieces left to queue.
+    filling: Option<usize>,
+    depth: usize,
+    in_flight: usize,
     // Keeps the registered memory mapped at least as long as the ring.
     _pool: BufferPool,
 }
 
 impl ReadRing {
-    /// A ring of `depth` reads on `file`, which must stay open as long as the ring lives.
+    /// A ring of `depth` requests on `file`, which must stay open as long as the ring lives.
     pub fn new(depth: u32, file: BorrowedFd<'_>, pool: &BufferPool) -> io::Result<Self> {
         faults::point("io_uring_setup")?;
         let ring = IoUring::new(depth.max(1).next_power_of_two())?;
@@ -55,72 +77,95 @@ impl ReadRing {
             }
         };
         let file_registered = submitter.register_files(&[file]).is_ok();
-        let mut in_flight = Vec::new();
-        in_flight.resize_with(usize::try_from(depth.max(1)).unwrap_or(1), || None);
         let ring = Self {
             ring,
             file,
             buffers_registered,
             file_registered,
-            in_flight,
-            count: 0,
+            blocks: Vec::new(),
+            filling: None,
+            depth: usize::try_from(depth.max(1)).unwrap_or(1),
+            in_flight: 0,
             _pool: pool.clone(),
         };
         Ok(ring)
     }
 
-    /// Reads that have not ended yet.
+    /// Requests that have not ended yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.count
+        self.in_flight
     }
 
-    /// Whether another read fits.
+    /// Whether another request fits.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.count < self.in_flight.len()
+        self.in_flight < self.depth
     }
 
-    /// Queues a read of `len` bytes at `offset` into the buffer's start; `len` is cut to the buffer.
-    pub fn push(&mut self, tag: u64, buffer: PooledBuffer, offset: u64, len: u32) -> io::Result<()> {
-        let slot = self.in_flight.iter().position(Option::is_none).ok_or(io::ErrorKind::WouldBlock)?;
+    /// Whether a block that was begun still has pieces to queue.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        self.filling.is_some()
+    }
+
+    /// Begins a read of `len` bytes at `offset` into the buffer's start; `len` is cut to the buffer. A file may end inside
+    /// the last 4096 bytes: they are asked for whole. The block before this one must have been queued to its end.
+    pub fn begin(&mut self, tag: u64, buffer: PooledBuffer, offset: u64, len: u32) {
+        debug_assert!(self.filling.is_none());
         let len = len.min(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
-        let entry = self.entry(&buffer, offset, len).user_data(slot as u64);
-        self.in_flight[slot] = Some(InFlight { tag, buffer });
-        self.count += 1;
-        // SAFETY: the buffer now sits in the in-flight table until its completion arrives, so the memory stays valid and
-        // unaliased; the file descriptor stays open by the contract of `new`.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        if pushed.is_err() {
-            self.in_flight[slot] = None;
-            self.count -= 1;
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(())
+        let block = Block { tag, buffer, offset, len, queued: 0, pieces_out: 0, result: Ok(Whole::Yes) };
+        let free = self.blocks.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.blocks.push(None);
+            self.blocks.len() - 1
+        });
+        self.blocks[slot] = Some(block);
+        self.filling = Some(slot);
     }
 
-    fn entry(&self, buffer: &PooledBuffer, offset: u64, len: u32) -> io_uring::squeue::Entry {
-        let (start, number) = (buffer.start(), buffer.number());
-        match (self.buffers_registered, self.file_registered) {
+    /// Starts the next request of the block that was begun, of at most `piece` bytes (a multiple of 4096), without
+    /// waiting for it.
+    pub fn queue(&mut self, piece: u32) -> io::Result<()> {
+        let Some(slot) = self.filling else { return Ok(()) };
+        let Some(block) = &mut self.blocks[slot] else { return Ok(()) };
+        let len = piece.max(1).min(block.len - block.queued);
+        // Slot and length travel with the request; both fit their half.
+        let user_data = (slot as u64) << 32 | u64::from(len);
+        let (start, number) =
+            (block.buffer.start().wrapping_add(to_usize(block.queued.into())), block.buffer.number());
+        let asked = aligned_len(len);
+        let entry = match (self.buffers_registered, self.file_registered) {
             (true, true) => {
-                opcode::ReadFixed::new(types::Fixed(0), start, len, number).offset(offset).build()
+                opcode::ReadFixed::new(types::Fixed(0), start, asked, number).offset(block.offset).build()
             }
-            (true, false) => {
-                opcode::ReadFixed::new(types::Fd(self.file), start, len, number).offset(offset).build()
+            (true, false) => opcode::ReadFixed::new(types::Fd(self.file), start, asked, number)
+                .offset(block.offset)
+                .build(),
+            (false, true) => opcode::Read::new(types::Fixed(0), start, asked).offset(block.offset).build(),
+            (false, false) => {
+                opcode::Read::new(types::Fd(self.file), start, asked).offset(block.offset).build()
             }
-            (false, true) => opcode::Read::new(types::Fixed(0), start, len).offset(offset).build(),
-            (false, false) => opcode::Read::new(types::Fd(self.file), start, len).offset(offset).build(),
+        };
+        // SAFETY: start .. start + asked lies in the block's buffer: queued is a multiple of the alignment, queued + len
+        // <= block.len <= the buffer's length, and a pool's buffers are a multiple of the alignment long. The buffer sits
+        // in the block table until all its completions have arrived, so the memory stays valid and unaliased; the file
+        // descriptor stays open by the contract of `new`.
+        let pushed = unsafe { self.ring.submission().push(&entry.user_data(user_data)) };
+        pushed.map_err(|_| io::ErrorKind::WouldBlock)?;
+        block.queued += len;
+        block.offset += u64::from(len);
+        block.pieces_out += 1;
+        self.in_flight += 1;
+        if block.queued == block.len {
+            self.filling = None;
         }
-    }
-
-    /// Starts what is queued, without waiting.
-    pub fn submit(&mut self) -> io::Result<()> {
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit()))
     }
 
-    /// Starts what is queued, waits for at least one read to end, and appends all that have ended to `done`.
+    /// Waits for at least one request to end and appends all blocks that are complete to `done`.
     pub fn wait(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
-        if self.count == 0 {
+        if self.in_flight == 0 {
             return Ok(());
         }
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit_and_wait(1)))?;
@@ -130,18 +175,33 @@ impl ReadRing {
 
     fn collect(&mut self, done: &mut Vec<Completion>) {
         for entry in self.ring.completion() {
-            let slot = crate::geometry::to_usize(entry.user_data());
-            let Some(InFlight { tag, mut buffer }) = self.in_flight.get_mut(slot).and_then(Option::take)
-            else {
-                continue;
-            };
-            self.count -= 1;
-            let code = entry.result();
-            let result = faults::point("read_uring")
-                .inspect_err(|_| buffer.fill(faults::SPOILT))
-                .and_then(|()| usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code)))
-                .map(|got| faults::shortened("short_uring", got, &mut buffer));
-            done.push(Completion { tag, buffer, result });
+            let (slot, len) = (to_usize(entry.user_data() >> 32), to_usize(entry.user_data() & 0xFFFF_FFFF));
+            let Some(Some(block)) = self.blocks.get_mut(slot) else { continue };
+            self.in_flight -= 1;
+            block.pieces_out -= 1;
+            block.take_result(entry.result(), len);
+            if block.pieces_out == 0
+                && self.filling != Some(slot)
+                && let Some(Block { tag, buffer, result, .. }) = self.blocks[slot].take()
+            {
+                done.push(Completion { tag, buffer, result });
+            }
+        }
+    }
+}
+
+impl Block {
+    /// What a piece of `len` bytes brought: bytes, or a negative error number.
+    fn take_result(&mut self, code: i32, len: usize) {
+        let got = faults::point("read_uring")
+            .inspect_err(|_| self.buffer.fill(faults::SPOILT))
+            .and_then(|()| usize::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code)))
+            .map(|got| faults::shortened("short_uring", got, &mut self.buffer));
+        match got {
+            Ok(got) if got >= len => {}
+            Ok(_) if self.result.is_ok() => self.result = Ok(Whole::Short),
+            Err(error) if self.result.is_ok() => self.result = Err(error),
+            _ => {}
         }
     }
 }
@@ -149,10 +209,10 @@ impl ReadRing {
 impl Drop for ReadRing {
     fn drop(&mut self) {
         let mut done = Vec::new();
-        while self.count > 0 {
+        while self.in_flight > 0 {
             if retry_interrupted(|| self.ring.submit_and_wait(1)).is_err() {
                 // Rather lose the buffers than reuse memory that the kernel may still write to.
-                for held in self.in_flight.drain(..).flatten() {
+                for held in self.blocks.drain(..).flatten() {
                     std::mem::forget(held.buffer);
                 }
                 return;
