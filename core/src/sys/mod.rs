@@ -8,9 +8,15 @@
 pub mod block_device;
 pub mod buffer_pool;
 pub mod cache_guard;
+pub mod cgroup;
 pub mod direct_file;
 pub mod faults;
 pub mod files;
 pub mod host;
+pub mod io_priority;
+#[cfg(test)]
+pub(crate) mod loop_for_tests;
 pub mod mounts;
+pub mod pressure;
+pub mod queue_stats;
 pub mod ring;
