@@ -146,6 +146,18 @@ def loop_device(image):
 
 
 @contextlib.contextmanager
+def mounted(device, mount):
+    """A device mounted at a new folder, which goes with the mount."""
+    mount.mkdir(exist_ok=True)
+    subprocess.run(["mount", str(device), str(mount)], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+        mount.rmdir()
+
+
+@contextlib.contextmanager
 def work_folder(parent, name):
     """A new empty folder of this run's own, removed at the end."""
     folder = Path(parent) / f"{name}.{os.getpid()}"
