@@ -18,21 +18,21 @@ PATIENCE = 10  # seconds between SIGTERM and SIGKILL
 
 
 class Repeated:
-    """`pipeline` is one command, or several with a pipe between them; the first one reads."""
+    """`pipeline` is one command, or several with a pipe between them; the first one reads. It starts after `delay`."""
 
-    def __init__(self, pipeline, env):
+    def __init__(self, pipeline, env, delay=0):
+        self.delay = delay
         self.pipeline = [[str(word) for word in command] for command in pipeline]
         self.env = {**os.environ, **{key: str(value) for key, value in env.items()}}
         self.bytes_read = self.seconds = self.finished = 0
         self.failure = None
         self.stubborn = False  # it had to be killed
         self.lock = threading.Lock()
-        self.running, self.stopping = [], False
+        self.running, self.stopping, self.stop_now = [], False, threading.Event()
         self.thread = threading.Thread(target=self.repeat)
         self.started = time.monotonic()
 
     def __enter__(self):
-        self.started = time.monotonic()
         self.thread.start()
         return self
 
@@ -49,6 +49,7 @@ class Repeated:
 
     def stop(self):
         self.stopping = True
+        self.stop_now.set()
         self.seconds = time.monotonic() - self.started
         self.send(signal.SIGTERM)
 
@@ -59,6 +60,8 @@ class Repeated:
                     os.kill(process.pid, number)
 
     def repeat(self):
+        self.stop_now.wait(self.delay)
+        self.started = time.monotonic()
         try:
             while not self.stopping:
                 self.once()

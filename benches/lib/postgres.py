@@ -93,15 +93,17 @@ class Cluster:
         return [int(number) for number in [first, *children]]
 
 
-def transactions(folder):
-    """(latency with lag, lag), in milliseconds, of every transaction that pgbench has logged in that folder (--log).
-    The lag is how late a transaction started against its schedule (--rate); without a schedule there is none."""
+def transactions(folder, since=0.0):
+    """(latency with lag, lag), in milliseconds, of every transaction that pgbench has logged in that folder (--log) and
+    that ended after `since` (seconds of time.time()). The lag is how late a transaction started against its schedule
+    (--rate); without a schedule there is none."""
     found = []
     for log in folder.iterdir():
         with open(log) as lines:
             for line in lines:
                 words = line.split()
-                if words[2].isdigit():  # else skipped or failed
+                ended = int(words[4]) + int(words[5]) / 1e6
+                if words[2].isdigit() and ended >= since:  # else skipped or failed
                     lag = int(words[6]) if len(words) > 6 else 0
                     found.append((int(words[2]) / 1000, lag / 1000))
     return found
