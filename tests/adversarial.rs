@@ -22,6 +22,7 @@ use blkdelta_core::format::manifest::{self, ManifestHeader};
 use blkdelta_core::format::record;
 use blkdelta_core::geometry::Geometry;
 use blkdelta_core::operations::backup::WantedKind;
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::verify::verify;
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::Repository;
@@ -110,7 +111,16 @@ fn use_all(storage: MemoryStorage, context: &str) {
     catalog.damaged.iter().for_each(|error| assert_honest_error(error, context));
     let (progress, cancel) = (Progress::new(), CancelToken::new());
     for data in [false, true] {
-        verify(&repository, &catalog.records, &catalog.damaged, data, &progress, &cancel).unwrap();
+        verify(
+            &repository,
+            &catalog.records,
+            &catalog.damaged,
+            data,
+            &Gentleness::full_speed(),
+            &progress,
+            &cancel,
+        )
+        .unwrap();
     }
     for record in &catalog.records {
         match try_restored(&repository, record) {

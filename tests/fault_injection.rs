@@ -12,6 +12,7 @@ use std::fs;
 use blkdelta_core::cancel::CancelToken;
 use blkdelta_core::error::ErrorKind;
 use blkdelta_core::operations::backup::BackupReport;
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::{RestoreOptions, restore};
 use blkdelta_core::progress::Progress;
 use faults::lab::{BLOCK, GRAIN, Lab, image};
@@ -85,7 +86,12 @@ fn a_restore_that_failed_is_repeated_over_its_remains() {
     let record = lab.records().pop().unwrap();
     let target = lab.path("target");
     let run = |force| {
-        let options = RestoreOptions { force, read_back: true, ..RestoreOptions::new(&target) };
+        let options = RestoreOptions {
+            force,
+            read_back: true,
+            gentleness: Gentleness::full_speed(),
+            ..RestoreOptions::new(&target)
+        };
         restore(&repository, &record, options, &Progress::new(), &CancelToken::new())
     };
     for errno in [libc::EIO, libc::ENOSPC] {

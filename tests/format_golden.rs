@@ -29,6 +29,7 @@ use blkdelta_core::format::repository_config::Codec;
 use blkdelta_core::geometry::Geometry;
 use blkdelta_core::grain_set::GrainSet;
 use blkdelta_core::manifest::working::WorkingManifest;
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::RestoreOptions;
 use blkdelta_core::operations::{apply, restore, verify};
 use blkdelta_core::progress::Progress;
@@ -61,7 +62,7 @@ fn expected(version: &str, repository: &str, sequence: u32) -> String {
 }
 
 fn restored(repository: &Repository, record: &BackupRecord, target: &Path) {
-    let options = RestoreOptions::new(target);
+    let options = RestoreOptions { gentleness: Gentleness::full_speed(), ..RestoreOptions::new(target) };
     let report =
         restore::restore(repository, record, options, &Progress::new(), &CancelToken::new()).unwrap();
     assert!(report.root_proven);
@@ -90,8 +91,16 @@ fn every_version_is_restored_and_verified() {
                 record.sequence
             );
         }
-        let report =
-            verify::verify(&repository, &records, &[], true, &Progress::new(), &CancelToken::new()).unwrap();
+        let report = verify::verify(
+            &repository,
+            &records,
+            &[],
+            true,
+            &Gentleness::full_speed(),
+            &Progress::new(),
+            &CancelToken::new(),
+        )
+        .unwrap();
         assert!(report.ok, "{:?}", report.problems);
     }
 }

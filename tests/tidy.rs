@@ -14,7 +14,7 @@ use support::scratch::files_below;
 const FLOORS: [(&[&str], Neighbours); 9] = [
     (&["error"], Neighbours::Unknown),
     (&["geometry", "digest", "backup_id", "cancel", "progress", "units", "grain_set"], Neighbours::Allowed),
-    (&["flow", "sys", "format"], Neighbours::Allowed),
+    (&["flow", "sys", "format", "throttle"], Neighbours::Allowed),
     (&["source", "sink", "manifest", "delta", "storage"], Neighbours::Allowed),
     (&["reader", "hasher", "comparer", "encoder"], Neighbours::Unknown),
     (&["repository"], Neighbours::Unknown),

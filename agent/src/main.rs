@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod context;
 mod exit_code;
+mod gentleness;
 mod logging;
 mod progress_bar;
 mod ranges;
@@ -35,8 +36,9 @@ fn main() -> ExitCode {
         Verb::Show(args) => commands::show::run(&context, &args),
         Verb::Diff(args) => commands::diff::run(&context, &args),
         Verb::Restore(args) => commands::restore::run(&context, args),
-        Verb::Verify(args) => commands::verify::run(&context, &args),
+        Verb::Verify(args) => commands::verify::run(&context, args),
         Verb::Apply(args) => commands::apply::run(&context, &args),
+        Verb::Limits(args) => commands::limits::run(&context, args),
     };
     let exit = result.unwrap_or_else(|error| {
         report::error(&error);

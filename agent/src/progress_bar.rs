@@ -39,7 +39,9 @@ fn draw(what: &'static str, changed: &'static str, progress: &Progress, ended: &
     while !ended.load(Ordering::Relaxed) {
         bar.set_length(progress.bytes_total());
         bar.set_position(progress.bytes_done());
-        bar.set_prefix(format!("{} {changed}", format_size(progress.bytes_changed())));
+        let note = progress.note();
+        let comma = if note.is_empty() { "" } else { ", " };
+        bar.set_prefix(format!("{} {changed}{comma}{note}", format_size(progress.bytes_changed())));
         std::thread::park_timeout(PERIOD);
     }
     bar.finish_and_clear();

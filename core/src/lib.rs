@@ -54,4 +54,5 @@ pub mod sink;
 pub mod source;
 pub mod storage;
 pub mod sys;
+pub mod throttle;
 pub mod units;

@@ -1,7 +1,7 @@
 //! Counters that the stages raise and that anybody may read while a run goes on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shared counters, in bytes; relaxed, so a reader may see them slightly apart.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +13,7 @@ struct Counters {
     done: AtomicU64,
     changed: AtomicU64,
     stored: AtomicU64,
+    note: Mutex<String>,
 }
 
 impl Progress {
@@ -65,5 +66,19 @@ impl Progress {
     /// Counts bytes stored.
     pub fn add_stored(&self, bytes: u64) {
         self.0.stored.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What slows the run down now, in a few words; empty when nothing does.
+    #[must_use]
+    pub fn note(&self) -> String {
+        self.0.note.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what slows the run down now.
+    pub fn set_note(&self, note: &str) {
+        let mut current = self.0.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != note {
+            note.clone_into(&mut current);
+        }
     }
 }

@@ -6,6 +6,7 @@ mod backup;
 mod damage;
 mod diff;
 mod init;
+mod limits;
 mod list;
 mod restore;
 mod scan;

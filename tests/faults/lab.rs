@@ -12,6 +12,7 @@ use blkdelta_core::backup_id::BackupRecord;
 use blkdelta_core::cancel::CancelToken;
 use blkdelta_core::error::Result;
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, WantedKind, backup};
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreTarget, restore};
 use blkdelta_core::operations::verify::{VerifyReport, verify};
 use blkdelta_core::progress::Progress;
@@ -124,6 +125,7 @@ impl Lab {
     /// Backs the image up into another repository.
     pub fn backup_to(&self, repository: &Repository, kind: WantedKind) -> Result<BackupReport> {
         let mut options = BackupOptions::new(self.path("image"), self.path("state"));
+        options.gentleness = Gentleness::full_speed();
         options.volume = Some(VOLUME.into());
         options.kind = kind;
         backup(repository, &options, &Progress::new(), &CancelToken::new())
@@ -140,7 +142,15 @@ impl Lab {
     pub fn verify(&self) -> Result<VerifyReport> {
         let repository = self.repository()?;
         let catalog = repository.catalog(None)?;
-        verify(&repository, &catalog.records, &catalog.damaged, true, &Progress::new(), &CancelToken::new())
+        verify(
+            &repository,
+            &catalog.records,
+            &catalog.damaged,
+            true,
+            &Gentleness::full_speed(),
+            &Progress::new(),
+            &CancelToken::new(),
+        )
     }
 
     /// The state of everything that backups write.
@@ -243,7 +253,14 @@ pub fn restored(repository: &Repository, record: &BackupRecord) -> Vec<u8> {
 pub fn try_restored(repository: &Repository, record: &BackupRecord) -> Result<Vec<u8>> {
     let mut out = tempfile::tempfile().unwrap();
     let target = RestoreTarget::Stream(out.try_clone().unwrap());
-    let options = RestoreOptions { target, range: None, in_place: false, force: false, read_back: false };
+    let options = RestoreOptions {
+        target,
+        range: None,
+        in_place: false,
+        force: false,
+        read_back: false,
+        gentleness: Gentleness::full_speed(),
+    };
     restore(repository, record, options, &Progress::new(), &CancelToken::new())?;
     let mut bytes = Vec::new();
     out.rewind().unwrap();

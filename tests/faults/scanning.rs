@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use blkdelta_core::cancel::CancelToken;
 use blkdelta_core::error::Result;
 use blkdelta_core::operations::apply::{ApplyReport, apply};
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::scan::{ScanOptions, ScanReport, scan};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::storage::ObjectWriter;
@@ -25,6 +26,7 @@ impl Scanning {
     pub fn new(generation: u32) -> Self {
         let scanning = Self { lab: Lab::new(), generation };
         let mut options = ScanOptions::new(scanning.lab.path("image"));
+        options.gentleness = Gentleness::full_speed();
         options.format = format();
         options.write_manifest = Some(scanning.parent());
         scan(&options, None, &mut |_| Ok(()), &mut || Ok(()), &Progress::new(), &CancelToken::new()).unwrap();
@@ -45,6 +47,7 @@ impl Scanning {
     /// Runs the scan.
     pub fn run(&self) -> Result<ScanReport> {
         let mut options = ScanOptions::new(self.lab.path("image"));
+        options.gentleness = Gentleness::full_speed();
         options.manifest = Some(self.parent());
         options.write_manifest = Some(self.lab.path("next.manifest"));
         let path = self.lab.path("next.delta");

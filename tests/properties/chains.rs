@@ -3,6 +3,7 @@
 use blkdelta_core::backup_id::{BackupKind, BackupRecord};
 use blkdelta_core::error::ErrorKind;
 use blkdelta_core::operations::backup::WantedKind;
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::RestoreOptions;
 use blkdelta_core::repository::InitOptions;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
@@ -177,7 +178,11 @@ impl Story {
         let (saved, other) = (self.pick(random), self.pick(random));
         let target = self.engine.scratch.path("target");
         let read_back = random.below(2) == 0;
-        let options = RestoreOptions { read_back, ..RestoreOptions::new(&target) };
+        let options = RestoreOptions {
+            read_back,
+            gentleness: Gentleness::full_speed(),
+            ..RestoreOptions::new(&target)
+        };
         let report = self.engine.restore(&saved.record, options).expect("a restore to a new file");
         assert!(report.root_proven && report.read_back == read_back);
         assert_same_bytes(&read(&target), &saved.bytes, "a new file");
@@ -190,7 +195,12 @@ impl Story {
             assert_eq!(refused.kind(), ErrorKind::Refused);
             assert_same_bytes(&read(&target), &other.bytes, "a refused target");
         }
-        let options = RestoreOptions { in_place: true, force: longer, ..RestoreOptions::new(&target) };
+        let options = RestoreOptions {
+            in_place: true,
+            force: longer,
+            gentleness: Gentleness::full_speed(),
+            ..RestoreOptions::new(&target)
+        };
         let report = self.engine.restore(&saved.record, options).expect("a restore in place");
         assert!(report.root_proven);
         assert_same_bytes(&read(&target), &saved.bytes, "in place");
@@ -220,6 +230,7 @@ impl Story {
             range: Some(range.clone()),
             in_place,
             force: true,
+            gentleness: Gentleness::full_speed(),
             ..RestoreOptions::new(&target)
         };
         let report = self.engine.restore(&saved.record, options).expect("a range into a file");

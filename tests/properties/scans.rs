@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use blkdelta_core::error::ErrorKind;
 use blkdelta_core::operations::ChangedRange;
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::scan::ScanOptions;
 use proptest::prelude::{any, proptest};
 use support::content::Random;
@@ -41,6 +42,7 @@ impl ScanStory {
         let options = ScanOptions {
             manifest: Some(self.manifest.clone()),
             write_manifest: Some(next.clone()),
+            gentleness: Gentleness::full_speed(),
             ..ScanOptions::new(self.volume.path())
         };
         self.scan(&options, &changes(&old, self.volume.bytes(), self.cut));
@@ -143,7 +145,7 @@ proptest! {
         let (manifest, delta, copy) = (path("manifest"), path("delta"), path("copy"));
         let volume = Volume::seeded(path("image"), seed, size);
         let options =
-            ScanOptions { write_manifest: Some(manifest.clone()), format, ..ScanOptions::new(volume.path()) };
+            ScanOptions { write_manifest: Some(manifest.clone()), format, gentleness: Gentleness::full_speed(), ..ScanOptions::new(volume.path()) };
         let mut story = ScanStory { scratch, volume, cut: cut_of(&format), manifest, delta, copy };
         story.scan(&options, &contents(story.volume.bytes(), story.cut));
         apply_to(&story.delta, &story.copy).expect("a full delta makes a new image");

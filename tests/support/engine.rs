@@ -13,6 +13,7 @@ use blkdelta_core::operations::ChangedRange;
 use blkdelta_core::operations::apply::{ApplyReport, apply};
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, WantedKind, backup};
 use blkdelta_core::operations::diff::{DiffReport, diff};
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreReport, RestoreTarget, restore};
 use blkdelta_core::operations::scan::{ScanOptions, ScanReport, scan};
 use blkdelta_core::operations::verify::{VerifyReport, verify};
@@ -74,6 +75,7 @@ impl Engine {
         let options = BackupOptions {
             volume: Some(VOLUME.to_owned()),
             kind,
+            gentleness: Gentleness::full_speed(),
             ..BackupOptions::new(source, self.scratch.path("state"))
         };
         backup(&self.repository, &options, &Progress::new(), &CancelToken::new())
@@ -86,7 +88,10 @@ impl Engine {
 
     /// Restores the whole volume to a path.
     pub fn restore_to(&self, record: &BackupRecord, target: &Path, in_place: bool) -> Result<RestoreReport> {
-        self.restore(record, RestoreOptions { in_place, ..RestoreOptions::new(target) })
+        self.restore(
+            record,
+            RestoreOptions { in_place, gentleness: Gentleness::full_speed(), ..RestoreOptions::new(target) },
+        )
     }
 
     /// The bytes that a restore into a stream writes.
@@ -95,7 +100,10 @@ impl Engine {
         let out =
             OpenOptions::new().write(true).create(true).truncate(true).open(&path).expect("making a file");
         let target = RestoreTarget::Stream(out);
-        self.restore(record, RestoreOptions { target, range, ..RestoreOptions::new("") })?;
+        self.restore(
+            record,
+            RestoreOptions { target, range, gentleness: Gentleness::full_speed(), ..RestoreOptions::new("") },
+        )?;
         Ok(read(&path))
     }
 
@@ -112,8 +120,16 @@ impl Engine {
     pub fn verify(&self, data: bool) -> VerifyReport {
         let catalog = self.repository.catalog(None).expect("the catalog");
         let (progress, cancel) = (Progress::new(), CancelToken::new());
-        verify(&self.repository, &catalog.records, &catalog.damaged, data, &progress, &cancel)
-            .expect("verify runs")
+        verify(
+            &self.repository,
+            &catalog.records,
+            &catalog.damaged,
+            data,
+            &Gentleness::full_speed(),
+            &progress,
+            &cancel,
+        )
+        .expect("verify runs")
     }
 
     /// Compares two backups.

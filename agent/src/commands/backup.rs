@@ -7,12 +7,15 @@ use blkdelta_core::units::format_size;
 use crate::cli::{BackupArgs, Hints};
 use crate::context::Context;
 use crate::exit_code::Exit;
+use crate::gentleness::Running;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
 pub fn run(context: &Context, args: BackupArgs) -> Result<Exit> {
     let repository = context.repository()?;
+    let running = Running::begin(args.gentle)?;
     let options = BackupOptions {
+        gentleness: running.gentleness.clone(),
         volume: args.volume,
         kind: args.kind.wanted(args.parent),
         allow_live: args.read.allow_live,

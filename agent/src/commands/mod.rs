@@ -4,6 +4,7 @@ pub mod apply;
 pub mod backup;
 pub mod diff;
 pub mod init;
+pub mod limits;
 pub mod list;
 pub mod restore;
 pub mod scan;

@@ -11,6 +11,7 @@ use blkdelta_core::units::{format_size, parse_size};
 use crate::cli::RestoreArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
+use crate::gentleness::Running;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
@@ -33,12 +34,14 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Exit> {
     } else {
         RestoreTarget::Path(args.target)
     };
+    let running = Running::begin(args.gentle)?;
     let options = RestoreOptions {
         target,
         range,
         in_place: args.in_place,
         force: args.force,
         read_back: args.read_back,
+        gentleness: running.gentleness.clone(),
     };
     let view = ProgressView::start("restore", "written", &context.progress, context.quiet);
     let done = restore(&repository, &record, options, &context.progress, &context.cancel);

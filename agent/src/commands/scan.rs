@@ -14,6 +14,7 @@ use super::init;
 use crate::cli::{Hints, ScanArgs};
 use crate::context::Context;
 use crate::exit_code::Exit;
+use crate::gentleness::Running;
 use crate::progress_bar::ProgressView;
 use crate::ranges::RangeSpool;
 use crate::report;
@@ -27,7 +28,9 @@ pub fn run(context: &Context, args: ScanArgs) -> Result<Exit> {
         )
         .hint("write the delta to a file, or leave --json out"));
     }
+    let running = Running::begin(args.gentle)?;
     let options = ScanOptions {
+        gentleness: running.gentleness.clone(),
         manifest: args.manifest,
         write_manifest: args.write_manifest,
         format: init::options(&args.format),

@@ -6,10 +6,11 @@ use blkdelta_core::operations::verify::verify;
 use crate::cli::VerifyArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
+use crate::gentleness::Running;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
-pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit> {
+pub fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let repository = context.repository()?;
     let (records, damaged) = if args.ids.is_empty() {
         let catalog = repository.catalog(args.volume.as_deref())?;
@@ -18,8 +19,17 @@ pub fn run(context: &Context, args: &VerifyArgs) -> Result<Exit> {
         let resolve = |id: &String| repository.resolve(id, args.volume.as_deref(), None);
         (args.ids.iter().map(resolve).collect::<Result<_>>()?, Vec::new())
     };
+    let running = Running::begin(args.gentle)?;
     let view = ProgressView::start("verify", "rewritten", &context.progress, context.quiet);
-    let done = verify(&repository, &records, &damaged, args.data, &context.progress, &context.cancel);
+    let done = verify(
+        &repository,
+        &records,
+        &damaged,
+        args.data,
+        &running.gentleness,
+        &context.progress,
+        &context.cancel,
+    );
     drop(view);
     let done = done?;
     if context.json {

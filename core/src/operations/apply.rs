@@ -28,6 +28,7 @@ use crate::storage::local::LocalStorage;
 use crate::sys::block_device;
 use crate::sys::buffer_pool::{BufferPool, PooledBuffer};
 use crate::sys::faults;
+use crate::throttle::governor::{Governor, Throttle};
 
 /// What applying a delta did.
 #[derive(Debug, Clone, Serialize)]
@@ -66,7 +67,8 @@ pub fn apply(
         duration_s: begun.elapsed().as_secs_f64(),
     };
     delta.prove_bytes(|_| cancel.check())?;
-    let job = Job { delta: &delta, geometry, target, progress, cancel };
+    let governor = Governor::none();
+    let job = Job { throttle: governor.throttle(), delta: &delta, geometry, target, progress, cancel };
     if let Some(parent) = delta.header().parent {
         let source = source::open(target, true)?;
         if source.size() == geometry.volume_size() && job.root_now(&*source)? == delta.trailer().root {
@@ -89,6 +91,7 @@ fn open_delta(path: &Path) -> Result<Arc<DeltaReader>> {
 }
 
 struct Job<'a> {
+    throttle: &'a Throttle,
     delta: &'a Arc<DeltaReader>,
     geometry: Geometry,
     target: &'a Path,
@@ -102,8 +105,16 @@ impl Job<'_> {
         if source.size() < self.geometry.volume_size() {
             return Err(self.wrong_parent("it is smaller than the volume"));
         }
-        Ok(read_digests(source, self.geometry, digest, self.progress, self.cancel, &mut |_, _, _| Ok(()))?
-            .root)
+        Ok(read_digests(
+            source,
+            self.geometry,
+            digest,
+            self.throttle,
+            self.progress,
+            self.cancel,
+            &mut |_, _, _| Ok(()),
+        )?
+        .root)
     }
 
     fn wrong_parent(&self, why: &str) -> Error {
@@ -131,12 +142,20 @@ impl Job<'_> {
         }
         let mut cursor = self.delta.cursor();
         let mut root = RootBuilder::new(digest, &before);
-        read_digests(source, before, digest, self.progress, self.cancel, &mut |first, count, found| {
-            for index in first..first + count {
-                root.push(self.parent_digest(source, &before, &mut cursor, index, found)?);
-            }
-            Ok(())
-        })?;
+        read_digests(
+            source,
+            before,
+            digest,
+            self.throttle,
+            self.progress,
+            self.cancel,
+            &mut |first, count, found| {
+                for index in first..first + count {
+                    root.push(self.parent_digest(source, &before, &mut cursor, index, found)?);
+                }
+                Ok(())
+            },
+        )?;
         if root.finish()? != parent.root {
             return Err(self.wrong_parent("their roots differ"));
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::gentleness::Gentleness;
 use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking, has_holes};
 use crate::backup_id::{BackupId, BackupKind, BackupRecord, HintReport, Sequence, StoredFile};
 use crate::cancel::CancelToken;
@@ -25,6 +26,7 @@ use crate::repository::Repository;
 use crate::repository::publish::Publisher;
 use crate::source::{self, Source};
 use crate::sys::{block_device, host};
+use crate::throttle::governor::{Governor, Throttle, ThrottleReport};
 
 /// Which kind of backup is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,6 +61,8 @@ pub struct BackupOptions {
     pub hints: bool,
     /// Reads in flight.
     pub queue_depth: u32,
+    /// How gently; the default listens to whoever else uses the device.
+    pub gentleness: Gentleness,
     /// Instead of the repository's.
     pub compression: Option<Compression>,
     /// Labels.
@@ -79,6 +83,7 @@ impl BackupOptions {
             new_identity: false,
             hints: true,
             queue_depth: DEFAULT_QUEUE_DEPTH,
+            gentleness: Gentleness::default(),
             compression: None,
             tags: Vec::new(),
             state: state.into(),
@@ -94,6 +99,8 @@ pub struct BackupReport {
     pub record: BackupRecord,
     /// What the user should know although it is done.
     pub warnings: Vec<String>,
+    /// What the limits did.
+    pub throttle: ThrottleReport,
     /// A hint was proven wrong; the volume was then read in full.
     pub alarm: Option<String>,
 }
@@ -112,7 +119,10 @@ pub fn backup(
     state.remove_leftovers();
     let newest = repository.newest(&volume)?;
     let kind = decide_kind(&options.kind, newest.as_ref());
+    let governor =
+        options.gentleness.start(Some(&options.source), Some(&repository.storage().display("")), progress)?;
     let mut run = Run {
+        throttle: governor.throttle(),
         repository,
         options,
         source: &*source,
@@ -130,7 +140,7 @@ pub fn backup(
     let id = BackupId::from_bytes(id);
     let attempt =
         Attempt { publisher: &publisher, state: &state, kind, parent: parent.as_ref(), sequence, id };
-    let made = run.make(&attempt);
+    let made = run.make(&attempt, &governor);
     if made.is_err() {
         publisher.discard(sequence, id);
     }
@@ -140,7 +150,9 @@ pub fn backup(
         return Err(error);
     }
     run.roll_state(&state, parent, &record);
-    Ok(BackupReport { record, warnings: run.warnings, alarm })
+    let throttle = governor.report();
+    run.warnings.extend(throttle.warnings.iter().cloned());
+    Ok(BackupReport { record, warnings: run.warnings, throttle, alarm })
 }
 
 fn next_sequence(newest: u32) -> Result<u32> {
@@ -179,6 +191,7 @@ struct Attempt<'a> {
 }
 
 struct Run<'a> {
+    throttle: &'a Throttle,
     repository: &'a Repository,
     options: &'a BackupOptions,
     source: &'a dyn Source,
@@ -256,7 +269,7 @@ impl Run<'_> {
     }
 
     /// Everything up to the commit.
-    fn make(&mut self, attempt: &Attempt<'_>) -> Result<(BackupRecord, Option<String>)> {
+    fn make(&mut self, attempt: &Attempt<'_>, governor: &Governor) -> Result<(BackupRecord, Option<String>)> {
         let (begun, taken_at) = (Instant::now(), Timestamp::now());
         let geometry = self.repository.geometry(self.source.size())?;
         let mut alarm = None;
@@ -284,6 +297,7 @@ impl Run<'_> {
         let manifest = put_manifest(attempt, &spool, header)?;
         let mut statistics = pass.statistics;
         statistics.bytes_stored = delta.size + manifest.size;
+        statistics.throttled_s = governor.report().throttled_s;
         statistics.duration_s = begun.elapsed().as_secs_f64();
         let record = BackupRecord {
             schema_version: BackupRecord::SCHEMA_VERSION,
@@ -340,6 +354,7 @@ impl Run<'_> {
             sequence: attempt.sequence,
             queue_depth: self.options.queue_depth,
             use_holes,
+            throttle: self.throttle,
             cancel: self.cancel,
             progress: self.progress,
             on_range: &mut |_| Ok(()),

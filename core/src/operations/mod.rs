@@ -7,6 +7,7 @@ pub mod backup;
 mod collector;
 pub mod diff;
 mod frame_cache;
+pub mod gentleness;
 mod plan;
 pub mod restore;
 pub mod scan;

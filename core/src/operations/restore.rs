@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::assembly::Assembly;
+use super::gentleness::Gentleness;
 use super::tracking::read_digests;
 use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
@@ -19,9 +20,11 @@ use crate::repository::Repository;
 use crate::sink::device::DeviceSink;
 use crate::sink::image_file::ImageFileSink;
 use crate::sink::pipe::PipeSink;
+use crate::sink::throttled::ThrottledSink;
 use crate::sink::{Sink, Target};
 use crate::source;
 use crate::sys::block_device;
+use crate::throttle::governor::{Throttle, ThrottleReport};
 
 /// Where to.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Read the target again afterwards and prove the root on it.
     pub read_back: bool,
+    /// How gently the target is treated.
+    pub gentleness: Gentleness,
 }
 
 impl RestoreOptions {
@@ -52,7 +57,14 @@ impl RestoreOptions {
     #[must_use]
     pub fn new(target: impl Into<PathBuf>) -> Self {
         let target = RestoreTarget::Path(target.into());
-        Self { target, range: None, in_place: false, force: false, read_back: false }
+        Self {
+            target,
+            range: None,
+            in_place: false,
+            force: false,
+            read_back: false,
+            gentleness: Gentleness::default(),
+        }
     }
 }
 
@@ -81,6 +93,10 @@ pub struct RestoreReport {
     pub bytes_kept: u64,
     /// Wall time in seconds.
     pub duration_s: f64,
+    /// Part of it spent waiting for limits, in seconds.
+    pub throttled_s: f64,
+    /// What the limits did.
+    pub throttle: ThrottleReport,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -102,7 +118,7 @@ pub fn restore(
     let mut table = repository.table(&chain)?;
     table.prove_root()?;
 
-    let RestoreOptions { target, range: wanted, in_place, force, read_back } = options;
+    let RestoreOptions { target, range: wanted, in_place, force, read_back, gentleness } = options;
     let (sink, path) = match target {
         RestoreTarget::Stream(out) => (Box::new(PipeSink::new(out)) as Box<dyn Sink>, None),
         RestoreTarget::Path(path) => {
@@ -118,13 +134,15 @@ pub fn restore(
             (open_sink(&target)?, Some(path))
         }
     };
+    let governor = gentleness.start(path.as_deref(), path.as_deref(), progress)?;
+    let throttle = governor.throttle();
     let done = Assembly {
         deltas: &deltas,
         table: &mut table,
         geometry,
         digest: record.digest,
         root: record.root,
-        sink: &*sink,
+        sink: &ThrottledSink::new(&*sink, throttle, cancel),
         range: range.clone(),
         in_place,
         progress,
@@ -139,13 +157,15 @@ pub fn restore(
     })?;
     drop(sink);
     if let (true, Some(path)) = (read_back, &path) {
-        prove_target(path, geometry, record, progress, cancel)?;
+        prove_target(path, geometry, record, throttle, progress, cancel)?;
     }
     let mut warnings = Vec::new();
     if !done.root_proven {
         warnings
             .push("only the blocks of the range are proven; the root of the whole volume is not".to_owned());
     }
+    let throttle = governor.report();
+    warnings.extend(throttle.warnings.iter().cloned());
     Ok(RestoreReport {
         backup_id: record.backup_id,
         volume: record.volume.clone(),
@@ -158,6 +178,8 @@ pub fn restore(
         bytes_written: done.bytes_written,
         bytes_kept: done.bytes_kept,
         duration_s: begun.elapsed().as_secs_f64(),
+        throttled_s: throttle.throttled_s,
+        throttle,
         warnings,
     })
 }
@@ -208,11 +230,13 @@ fn prove_target(
     path: &std::path::Path,
     geometry: Geometry,
     record: &BackupRecord,
+    throttle: &Throttle,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<()> {
     let target = source::open(path, true)?;
-    let read = read_digests(&*target, geometry, record.digest, progress, cancel, &mut |_, _, _| Ok(()))?;
+    let read =
+        read_digests(&*target, geometry, record.digest, throttle, progress, cancel, &mut |_, _, _| Ok(()))?;
     if read.root != record.root {
         return Err(Error::damaged("what was read back from the target is not what was written")
             .path(path)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::ChangedRange;
+use super::gentleness::Gentleness;
 use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking, has_holes};
 use crate::backup_id::{HintReport, Statistics, VolumeIdentity};
 use crate::cancel::CancelToken;
@@ -21,6 +22,7 @@ use crate::reader::Method;
 use crate::repository::InitOptions;
 use crate::source::{self, Source};
 use crate::storage::ObjectWriter;
+use crate::throttle::governor::{Throttle, ThrottleReport};
 
 /// Options of a scan.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub struct ScanOptions {
     pub hints: bool,
     /// Reads in flight.
     pub queue_depth: u32,
+    /// How gently; the default listens to whoever else uses the device.
+    pub gentleness: Gentleness,
 }
 
 impl ScanOptions {
@@ -56,6 +60,7 @@ impl ScanOptions {
             new_identity: false,
             hints: true,
             queue_depth: DEFAULT_QUEUE_DEPTH,
+            gentleness: Gentleness::default(),
         }
     }
 }
@@ -86,6 +91,8 @@ pub struct ScanReport {
     pub statistics: Statistics,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// What the limits did.
+    pub throttle: ThrottleReport,
     /// A hint was proven wrong; the volume was then read in full.
     pub alarm: Option<String>,
 }
@@ -108,8 +115,18 @@ pub fn scan(
     let parent = options.manifest.as_deref().map(WorkingManifest::open).transpose()?;
     check_parent(options, &*source, parent.as_ref())?;
     let (digest, geometry) = cut(options, &*source, parent.as_ref())?;
-    let mut pass =
-        Pass { options, source: &*source, parent: parent.as_ref(), digest, geometry, progress, cancel };
+    let governor =
+        options.gentleness.start(Some(&options.source), options.write_manifest.as_deref(), progress)?;
+    let mut pass = Pass {
+        options,
+        throttle: governor.throttle(),
+        source: &*source,
+        parent: parent.as_ref(),
+        digest,
+        geometry,
+        progress,
+        cancel,
+    };
     let (mut alarm, mut warnings) = (None, Vec::new());
     let mut use_holes = options.hints && !options.new_identity && has_holes(&*source)?;
     let _cleanup = options.write_manifest.as_deref().map(|path| Cleanup(unfinished(path)));
@@ -131,6 +148,9 @@ pub fn scan(
     }
     let mut statistics = tracked.statistics;
     statistics.bytes_stored = tracked.delta.map_or(0, |delta| delta.size);
+    let throttle = governor.report();
+    statistics.throttled_s = throttle.throttled_s;
+    warnings.extend(throttle.warnings.iter().cloned());
     statistics.duration_s = begun.elapsed().as_secs_f64();
     Ok(ScanReport {
         source: options.source.display().to_string(),
@@ -148,6 +168,7 @@ pub fn scan(
         },
         statistics,
         warnings,
+        throttle,
         alarm,
     })
 }
@@ -179,6 +200,7 @@ fn cut(
 }
 
 struct Pass<'a> {
+    throttle: &'a Throttle,
     options: &'a ScanOptions,
     source: &'a dyn Source,
     parent: Option<&'a WorkingManifest>,
@@ -254,6 +276,7 @@ impl Pass<'_> {
             sequence: self.sequence(),
             queue_depth: self.options.queue_depth,
             use_holes,
+            throttle: self.throttle,
             cancel: self.cancel,
             progress: self.progress,
             on_range,

@@ -34,8 +34,10 @@ use crate::progress::Progress;
 use crate::reader::{BlockReader, Method, ReadJob, Window};
 use crate::source::Source;
 use crate::storage::ObjectWriter;
+use crate::storage::throttled::ThrottledWriter;
 use crate::sys::buffer_pool::BufferPool;
 use crate::sys::host;
+use crate::throttle::governor::Throttle;
 
 /// Memory that the buffer pool may take, whatever depth and block size are asked for.
 const POOL_BYTES_MAX: usize = 160 << 20;
@@ -64,6 +66,7 @@ pub struct Tracking<'a> {
     pub queue_depth: u32,
     /// Leave out holes where the parent has no data.
     pub use_holes: bool,
+    pub throttle: &'a Throttle,
     pub cancel: &'a CancelToken,
     pub progress: &'a Progress,
     pub on_range: &'a mut (dyn FnMut(ChangedRange) -> Result<()> + 'a),
@@ -137,14 +140,18 @@ impl Tracking<'_> {
         // Blocks that are being read at once, and as many again that wait for a hasher.
         let reading = (depth.saturating_mul(request_len).div_ceil(block_len)).saturating_mul(2);
         let pool = make_pool(reading, hashers, to_usize(u64::from(block_len)))?;
-        let reader = BlockReader::choose(self.source.file(), &pool, depth);
+        let reader = BlockReader::choose(self.source.file(), &pool, depth, self.throttle);
         let method = reader.method().clone();
         tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
 
         let (failure, window, samples) = (Failure::default(), Window::default(), Samples::default());
         let plan = Plan::new(self.source, self.geometry, self.parent, self.use_holes, samples.clone());
         let comparer = Comparer::new(self.parent, self.geometry);
-        let writer = self.delta.map(|output| DeltaPipe::open(output, self.geometry)).transpose()?;
+        let writer = self.delta.map(|output| {
+            let out = Box::new(ThrottledWriter::new(output.out, self.throttle.clone(), failure.stop.clone()));
+            DeltaPipe::open(DeltaOutput { out, ..output }, self.geometry)
+        });
+        let writer = writer.transpose()?;
         let (mut collection, mut lie, mut delta) = (None, None, None);
         self.progress.begin(self.geometry.volume_size());
 
@@ -152,7 +159,7 @@ impl Tracking<'_> {
             let (read_to, read_from) = bounded(pool.count());
             let (collected_to, collected_from) = bounded(64);
             let (failure, window, pool, geometry) = (&failure, &window, &pool, self.geometry);
-            let source = self.source;
+            let (source, throttle) = (self.source, self.throttle);
             scope.spawn(move || {
                 let job = ReadJob {
                     file: source.file(),
@@ -160,15 +167,18 @@ impl Tracking<'_> {
                     pool,
                     depth,
                     request_len,
+                    throttle,
                     window,
                     cancel: &failure.stop,
                 };
+                throttle.enter_thread();
                 failure.guard(|| reader.run(&job, Box::new(plan), &read_to));
             });
             for _ in 0..hashers {
                 let (from, to, next, digest) =
                     (read_from.clone(), collected_to.clone(), self.next, self.digest);
                 scope.spawn(move || {
+                    throttle.enter_thread();
                     failure.guard(|| {
                         hash_and_compare(&from, &to, comparer, Hasher::new(digest, geometry), next)
                     });
@@ -176,7 +186,7 @@ impl Tracking<'_> {
             }
             drop((read_from, collected_to));
             let (feed, written) = match writer {
-                Some(pipe) => pipe.start(scope, failure, hashers, self.progress),
+                Some(pipe) => pipe.start(scope, failure, hashers, self.progress, throttle),
                 None => (None, None),
             };
             failure.guard(|| {
@@ -306,6 +316,7 @@ impl DeltaPipe {
         failure: &'env Failure,
         encoders: usize,
         progress: &'env Progress,
+        throttle: &'env Throttle,
     ) -> (Option<DeltaFeed>, Option<WriterThread<'scope>>) {
         let (frames, raw) = bounded::<RawFrame>(encoders);
         let (entries, messages) = bounded::<DeltaMessage>(64);
@@ -314,6 +325,7 @@ impl DeltaPipe {
             let (raw, encoded, used, compression) =
                 (raw.clone(), entries.clone(), used.clone(), self.compression);
             scope.spawn(move || {
+                throttle.enter_thread();
                 failure.guard(|| {
                     let mut encoder = Encoder::new(compression)?;
                     for frame in &raw {
@@ -331,6 +343,7 @@ impl DeltaPipe {
         let mut writer = self.writer;
         let written = scope.spawn(move || {
             let mut whole = None;
+            throttle.enter_thread();
             failure.guard(|| {
                 for message in &messages {
                     let before = writer.written();
@@ -351,6 +364,7 @@ pub fn read_digests(
     source: &dyn Source,
     geometry: Geometry,
     digest: DigestKind,
+    throttle: &Throttle,
     progress: &Progress,
     cancel: &CancelToken,
     on_digest: OnDigest<'_>,
@@ -366,6 +380,7 @@ pub fn read_digests(
         sequence: 1,
         queue_depth: DEFAULT_QUEUE_DEPTH,
         use_holes: false,
+        throttle,
         cancel,
         progress,
         on_range: &mut |_| Ok(()),

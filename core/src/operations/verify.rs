@@ -6,6 +6,7 @@
 use serde::Serialize;
 
 use super::assembly::Assembly;
+use super::gentleness::Gentleness;
 use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
 use crate::digest::{BlockDigest, to_hex};
@@ -15,6 +16,7 @@ use crate::geometry::to_usize;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::sink::comparing::ComparingSink;
+use crate::throttle::governor::ThrottleReport;
 
 /// Something that is wrong.
 #[derive(Debug, Clone, Serialize)]
@@ -40,6 +42,10 @@ pub struct VerifyReport {
     pub data: bool,
     /// All that is wrong.
     pub problems: Vec<Problem>,
+    /// Seconds spent waiting for limits.
+    pub throttled_s: f64,
+    /// What the limits did.
+    pub throttle: ThrottleReport,
 }
 
 /// Verifies these backups. Damage is reported, not returned as an error.
@@ -48,9 +54,13 @@ pub fn verify(
     records: &[BackupRecord],
     unreadable: &[Error],
     data: bool,
+    gentleness: &Gentleness,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<VerifyReport> {
+    let folder = repository.storage().display("");
+    let governor = gentleness.start(Some(&folder), None, progress)?;
+    let repository = &repository.throttled(governor.throttle(), cancel);
     let mut problems: Vec<Problem> = unreadable.iter().map(|error| problem(None, error)).collect();
     for record in records {
         cancel.check()?;
@@ -60,7 +70,15 @@ pub fn verify(
             Err(error) => problems.push(problem(Some(record.backup_id), &error)),
         }
     }
-    Ok(VerifyReport { ok: problems.is_empty(), backups_checked: records.len() as u64, data, problems })
+    let throttle = governor.report();
+    Ok(VerifyReport {
+        ok: problems.is_empty(),
+        backups_checked: records.len() as u64,
+        data,
+        problems,
+        throttled_s: throttle.throttled_s,
+        throttle,
+    })
 }
 
 fn problem(backup_id: Option<BackupId>, error: &Error) -> Problem {

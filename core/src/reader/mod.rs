@@ -19,7 +19,9 @@ use crate::flow::{Planned, Read};
 use crate::geometry::{BlockIndex, Geometry};
 use crate::sys::buffer_pool::BufferPool;
 use crate::sys::direct_file::{DirectFile, Mode};
+use crate::sys::io_priority::IoPriority;
 use crate::sys::ring::ReadRing;
+use crate::throttle::governor::Throttle;
 
 /// How long a reader waits for a buffer before it looks at the cancel token again.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -54,6 +56,8 @@ pub struct ReadJob<'a> {
     pub depth: u32,
     /// Bytes of a request at most; a multiple of the alignment.
     pub request_len: u32,
+    /// Asked before each request.
+    pub throttle: &'a Throttle,
     /// Limits the run ahead.
     pub window: &'a Window,
     /// Tested between blocks.
@@ -78,12 +82,13 @@ pub struct BlockReader {
 impl BlockReader {
     /// io_uring if the kernel grants a ring and the file O_DIRECT, else `pread`.
     #[must_use]
-    pub fn choose(file: &DirectFile, pool: &BufferPool, depth: u32) -> Self {
+    pub fn choose(file: &DirectFile, pool: &BufferPool, depth: u32, throttle: &Throttle) -> Self {
         if file.mode() == Mode::Buffered {
             let why = "O_DIRECT is refused here; reading through the page cache, leaving it as it was";
             return Self { ring: None, method: Method::Pread(why.into()) };
         }
-        match ReadRing::new(depth, file.as_fd(), pool) {
+        let priority = throttle.io_priority().map_or(0, IoPriority::bits);
+        match ReadRing::new(depth, file.as_fd(), pool, priority) {
             Ok(ring) => Self { ring: Some(ring), method: Method::Uring },
             Err(reason) => {
                 let why = format!("io_uring is refused here ({reason}); reading with pread");

@@ -1,6 +1,7 @@
 //! The fallback: a few threads that `pread`.
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use crossbeam::channel::Sender;
 
@@ -9,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Planned, Read};
 use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::buffer_pool::PooledBuffer;
+use crate::throttle::state::Turn;
 
 const MAX_THREADS: u32 = 4;
 
@@ -18,7 +20,12 @@ pub fn run(job: &ReadJob<'_>, plan: &Mutex<PlanIter<'_>>, out: &Sender<Read>) ->
         // One failed worker must stop the others: what they read would wait for the block that never comes, with the
         // buffers that they wait for.
         let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| work(job, plan, out).inspect_err(|_| job.cancel.cancel())))
+            .map(|_| {
+                scope.spawn(|| {
+                    job.throttle.enter_thread();
+                    work(job, plan, out).inspect_err(|_| job.cancel.cancel())
+                })
+            })
             .collect();
         let results = workers.into_iter().map(std::thread::ScopedJoinHandle::join);
         let results = results.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -77,8 +84,25 @@ fn next_to_read(
 
 fn read(job: &ReadJob<'_>, index: BlockIndex, buffer: &mut PooledBuffer) -> Result<()> {
     let len = to_usize(u64::from(job.geometry.block_len(index)));
-    let result = job.file.read_block(buffer, job.geometry.block_offset(index), len);
-    result.map_err(|error| if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error })?;
+    let mut at = 0;
+    while at < len {
+        job.cancel.check()?;
+        let left = u32::try_from(len - at).unwrap_or(u32::MAX);
+        match job.throttle.turn(left) {
+            Turn::Wait(wait, reason) => job.throttle.wait(wait, reason),
+            Turn::Go(piece) => {
+                let begun = Instant::now();
+                let offset = job.geometry.block_offset(index) + at as u64;
+                let piece_len = to_usize(u64::from(piece));
+                let result = job.file.read_block(&mut buffer[at..], offset, piece_len);
+                job.throttle.done(piece, begun.elapsed());
+                result.map_err(|error| {
+                    if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error }
+                })?;
+                at += piece_len;
+            }
+        }
+    }
     buffer.set_len(len);
     Ok(())
 }

@@ -9,26 +9,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Planned, Read};
 use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::ring::{Completion, ReadRing, Whole};
+use crate::throttle::state::{Reason, Turn};
 
 pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Sender<Read>) -> Result<()> {
     let mut plan = plan.peekable();
     let mut done = Vec::new();
     loop {
         job.cancel.check()?;
-        while ring.has_room() {
-            if !ring.is_filling() {
-                let Some(index) = next_to_read(&mut plan, job, out)? else { break };
-                if !begin(&mut ring, job, index) {
-                    break;
-                }
-                plan.next();
-            }
-            ring.queue(job.request_len)
-                .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
-        }
+        let wait = fill(&mut ring, job, &mut plan, out)?;
         if ring.in_flight() > 0 {
-            ring.wait(&mut done)
+            ring.wait(&mut done, |len, took| job.throttle.done(len, took))
                 .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
+        } else if let Some((wait, reason)) = wait {
+            job.throttle.wait(wait, reason);
         } else if plan.peek().is_none() {
             return Ok(());
         } else {
@@ -42,6 +35,31 @@ pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Send
             }
         }
     }
+}
+
+/// Queues what there is room for; tells how long to wait when a limit forbids the next request.
+fn fill(
+    ring: &mut ReadRing,
+    job: &ReadJob<'_>,
+    plan: &mut std::iter::Peekable<PlanIter<'_>>,
+    out: &Sender<Read>,
+) -> Result<Option<(Duration, Reason)>> {
+    while ring.has_room() {
+        if ring.left() == 0 {
+            let Some(index) = next_to_read(plan, job, out)? else { break };
+            if !begin(ring, job, index) {
+                break;
+            }
+            plan.next();
+        }
+        match job.throttle.turn(ring.left().min(job.request_len)) {
+            Turn::Wait(wait, reason) => return Ok(Some((wait, reason))),
+            Turn::Go(len) => ring
+                .queue(len)
+                .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?,
+        }
+    }
+    Ok(None)
 }
 
 /// Passes holes on and returns the next block to read, which stays in the plan; `None` when there is nothing to queue

@@ -12,14 +12,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::backup_id::BackupId;
+use crate::cancel::CancelToken;
 use crate::digest::DigestKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record;
 use crate::format::repository_config::{Compression, RepositoryConfig};
 use crate::geometry::Geometry;
 use crate::storage::local::LocalStorage;
+use crate::storage::throttled::ThrottledStorage;
 use crate::storage::{Storage, read_small};
 use crate::sys::host;
+use crate::throttle::governor::Throttle;
 
 /// What `init` may choose; see [`RepositoryConfig`] for the meaning.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +124,13 @@ impl Repository {
     #[must_use]
     pub fn config(&self) -> &RepositoryConfig {
         &self.config
+    }
+
+    /// The same repository, read and written no faster than these limits allow.
+    #[must_use]
+    pub fn throttled(&self, throttle: &Throttle, cancel: &CancelToken) -> Self {
+        let storage = ThrottledStorage::new(Arc::clone(&self.storage), throttle.clone(), cancel.clone());
+        Self { storage: Arc::new(storage), config: self.config.clone() }
     }
 
     /// The storage under it.

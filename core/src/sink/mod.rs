@@ -6,6 +6,7 @@ pub mod device;
 pub mod image_file;
 pub mod overlay;
 pub mod pipe;
+pub mod throttled;
 
 pub use checks::Target;
 

@@ -6,6 +6,7 @@
 
 pub mod local;
 pub mod memory;
+pub mod throttled;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,8 +6,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use super::buffer_pool::{BufferPool, PooledBuffer};
 use super::direct_file::aligned_len;
@@ -46,24 +47,35 @@ struct Block {
     result: io::Result<Whole>,
 }
 
+/// A request on its way: a piece of a block.
+struct Request {
+    /// Its block's place in the block table.
+    block: usize,
+    /// Bytes of the block in it.
+    len: u32,
+    begun: Instant,
+}
+
 /// A ring that reads one file.
 pub struct ReadRing {
     ring: IoUring,
     file: RawFd,
     buffers_registered: bool,
     file_registered: bool,
+    priority: u16,
     blocks: Vec<Option<Block>>,
     /// The block that has pieces left to queue.
     filling: Option<usize>,
-    depth: usize,
+    requests: Vec<Option<Request>>,
     in_flight: usize,
     // Keeps the registered memory mapped at least as long as the ring.
     _pool: BufferPool,
 }
 
 impl ReadRing {
-    /// A ring of `depth` requests on `file`, which must stay open as long as the ring lives.
-    pub fn new(depth: u32, file: BorrowedFd<'_>, pool: &BufferPool) -> io::Result<Self> {
+    /// A ring of `depth` requests on `file`, which must stay open as long as the ring lives. Each request carries
+    /// `priority` (as ioprio_set(2) packs it; 0 is the thread's own).
+    pub fn new(depth: u32, file: BorrowedFd<'_>, pool: &BufferPool, priority: u16) -> io::Result<Self> {
         faults::point("io_uring_setup")?;
         let ring = IoUring::new(depth.max(1).next_power_of_two())?;
         let file = file.as_raw_fd();
@@ -77,14 +89,17 @@ impl ReadRing {
             }
         };
         let file_registered = submitter.register_files(&[file]).is_ok();
+        let mut requests = Vec::new();
+        requests.resize_with(usize::try_from(depth.max(1)).unwrap_or(1), || None);
         let ring = Self {
             ring,
             file,
             buffers_registered,
             file_registered,
+            priority,
             blocks: Vec::new(),
             filling: None,
-            depth: usize::try_from(depth.max(1)).unwrap_or(1),
+            requests,
             in_flight: 0,
             _pool: pool.clone(),
         };
@@ -100,13 +115,14 @@ impl ReadRing {
     /// Whether another request fits.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.in_flight < self.depth
+        self.in_flight < self.requests.len()
     }
 
-    /// Whether a block that was begun still has pieces to queue.
+    /// Bytes of the block that was begun and are not queued yet; 0 when there is none.
     #[must_use]
-    pub fn is_filling(&self) -> bool {
-        self.filling.is_some()
+    pub fn left(&self) -> u32 {
+        let block = self.filling.and_then(|slot| self.blocks[slot].as_ref());
+        block.map_or(0, |block| block.len - block.queued)
     }
 
     /// Begins a read of `len` bytes at `offset` into the buffer's start; `len` is cut to the buffer. A file may end inside
@@ -124,62 +140,62 @@ impl ReadRing {
         self.filling = Some(slot);
     }
 
-    /// Starts the next request of the block that was begun, of at most `piece` bytes (a multiple of 4096), without
-    /// waiting for it.
+    /// Starts the next request of the block that was begun, of at most `piece` bytes (a multiple of 4096, unless it is all
+    /// that is left), without waiting for it.
     pub fn queue(&mut self, piece: u32) -> io::Result<()> {
         let Some(slot) = self.filling else { return Ok(()) };
+        let target = self.target();
+        let free = self.requests.iter().position(Option::is_none).ok_or(io::ErrorKind::WouldBlock)?;
         let Some(block) = &mut self.blocks[slot] else { return Ok(()) };
         let len = piece.max(1).min(block.len - block.queued);
-        // Slot and length travel with the request; both fit their half.
-        let user_data = (slot as u64) << 32 | u64::from(len);
-        let (start, number) =
-            (block.buffer.start().wrapping_add(to_usize(block.queued.into())), block.buffer.number());
-        let asked = aligned_len(len);
-        let entry = match (self.buffers_registered, self.file_registered) {
-            (true, true) => {
-                opcode::ReadFixed::new(types::Fixed(0), start, asked, number).offset(block.offset).build()
-            }
-            (true, false) => opcode::ReadFixed::new(types::Fd(self.file), start, asked, number)
-                .offset(block.offset)
-                .build(),
-            (false, true) => opcode::Read::new(types::Fixed(0), start, asked).offset(block.offset).build(),
-            (false, false) => {
-                opcode::Read::new(types::Fd(self.file), start, asked).offset(block.offset).build()
-            }
-        };
-        // SAFETY: start .. start + asked lies in the block's buffer: queued is a multiple of the alignment, queued + len
-        // <= block.len <= the buffer's length, and a pool's buffers are a multiple of the alignment long. The buffer sits
-        // in the block table until all its completions have arrived, so the memory stays valid and unaliased; the file
-        // descriptor stays open by the contract of `new`.
-        let pushed = unsafe { self.ring.submission().push(&entry.user_data(user_data)) };
+        let number = block.buffer.number();
+        let start = block.buffer.start().wrapping_add(to_usize(block.queued.into()));
+        let entry = read_entry(target, start, aligned_len(len), block.offset, number, self.priority);
+        // SAFETY: start .. start + aligned length lies in the block's buffer: queued is a multiple of the alignment,
+        // queued + len <= block.len <= the buffer's length, and a pool's buffers are a multiple of the alignment long. The
+        // buffer sits in the block table until all its completions have arrived, so the memory stays valid and
+        // unaliased; the file descriptor stays open by the contract of `new`.
+        let pushed = unsafe { self.ring.submission().push(&entry.user_data(free as u64)) };
         pushed.map_err(|_| io::ErrorKind::WouldBlock)?;
         block.queued += len;
         block.offset += u64::from(len);
         block.pieces_out += 1;
-        self.in_flight += 1;
         if block.queued == block.len {
             self.filling = None;
         }
+        self.requests[free] = Some(Request { block: slot, len, begun: Instant::now() });
+        self.in_flight += 1;
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit()))
     }
 
-    /// Waits for at least one request to end and appends all blocks that are complete to `done`.
-    pub fn wait(&mut self, done: &mut Vec<Completion>) -> io::Result<()> {
+    fn target(&self) -> Target {
+        Target { file: self.file, fixed_file: self.file_registered, fixed_buffers: self.buffers_registered }
+    }
+
+    /// Waits for at least one request to end, tells each one's bytes and time, and appends all blocks that are complete
+    /// to `done`.
+    pub fn wait(
+        &mut self,
+        done: &mut Vec<Completion>,
+        mut ended: impl FnMut(u32, Duration),
+    ) -> io::Result<()> {
         if self.in_flight == 0 {
             return Ok(());
         }
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit_and_wait(1)))?;
-        self.collect(done);
+        self.collect(done, &mut ended);
         Ok(())
     }
 
-    fn collect(&mut self, done: &mut Vec<Completion>) {
+    fn collect(&mut self, done: &mut Vec<Completion>, ended: &mut dyn FnMut(u32, Duration)) {
         for entry in self.ring.completion() {
-            let (slot, len) = (to_usize(entry.user_data() >> 32), to_usize(entry.user_data() & 0xFFFF_FFFF));
-            let Some(Some(block)) = self.blocks.get_mut(slot) else { continue };
+            let request = self.requests.get_mut(to_usize(entry.user_data())).and_then(Option::take);
+            let Some(Request { block: slot, len, begun }) = request else { continue };
             self.in_flight -= 1;
+            ended(len, begun.elapsed());
+            let Some(Some(block)) = self.blocks.get_mut(slot) else { continue };
             block.pieces_out -= 1;
-            block.take_result(entry.result(), len);
+            block.take_result(entry.result(), to_usize(len.into()));
             if block.pieces_out == 0
                 && self.filling != Some(slot)
                 && let Some(Block { tag, buffer, result, .. }) = self.blocks[slot].take()
@@ -187,6 +203,38 @@ impl ReadRing {
                 done.push(Completion { tag, buffer, result });
             }
         }
+    }
+}
+
+/// Where a request goes, and what of it the kernel knows already.
+#[derive(Clone, Copy)]
+struct Target {
+    file: RawFd,
+    fixed_file: bool,
+    fixed_buffers: bool,
+}
+
+fn read_entry(
+    target: Target,
+    start: *mut u8,
+    len: u32,
+    offset: u64,
+    buffer: u16,
+    priority: u16,
+) -> squeue::Entry {
+    let fd = types::Fd(target.file);
+    match (target.fixed_buffers, target.fixed_file) {
+        (true, true) => opcode::ReadFixed::new(types::Fixed(0), start, len, buffer)
+            .offset(offset)
+            .ioprio(priority)
+            .build(),
+        (true, false) => {
+            opcode::ReadFixed::new(fd, start, len, buffer).offset(offset).ioprio(priority).build()
+        }
+        (false, true) => {
+            opcode::Read::new(types::Fixed(0), start, len).offset(offset).ioprio(priority).build()
+        }
+        (false, false) => opcode::Read::new(fd, start, len).offset(offset).ioprio(priority).build(),
     }
 }
 
@@ -217,7 +265,7 @@ impl Drop for ReadRing {
                 }
                 return;
             }
-            self.collect(&mut done);
+            self.collect(&mut done, &mut |_, _| {});
         }
     }
 }

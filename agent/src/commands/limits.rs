@@ -1,0 +1,63 @@
+//! `blkdelta limits`
+
+use blkdelta_core::error::Result;
+use blkdelta_core::throttle::{LatencyTarget, Limits};
+use blkdelta_core::units::format_rate;
+use serde::Serialize;
+
+use crate::cli::{LimitsArgs, LimitsSetArgs, LimitsVerb};
+use crate::context::Context;
+use crate::exit_code::Exit;
+use crate::gentleness::{change, chosen, replace, running};
+use crate::report;
+
+#[derive(Serialize)]
+struct Run {
+    pid: u32,
+    limits: Limits,
+}
+
+pub fn run(context: &Context, args: LimitsArgs) -> Result<Exit> {
+    let runs = match args.what {
+        LimitsVerb::Show => running()?.into_iter().map(|(pid, _, limits)| Run { pid, limits }).collect(),
+        LimitsVerb::Set(args) => set(&args)?,
+    };
+    if context.json {
+        report::json(&runs)?;
+        return Ok(Exit::Done);
+    }
+    for run in &runs {
+        report::line(&text(run))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn set(args: &LimitsSetArgs) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for (pid, file, before) in chosen(args.pid)? {
+        let mut limits = if args.full_speed { Limits::none() } else { before };
+        change(&mut limits, args.limits.clone())?;
+        replace(&file, &limits)?;
+        runs.push(Run { pid, limits });
+    }
+    Ok(runs)
+}
+
+fn text(run: &Run) -> String {
+    let limits = &run.limits;
+    let rate = |what: &str, rate: Option<std::num::NonZeroU64>| {
+        rate.map(|rate| format!(", {what} {}", format_rate(rate.get()))).unwrap_or_default()
+    };
+    let target = match limits.latency_target {
+        LatencyTarget::Off => "off".into(),
+        target => String::from(target),
+    };
+    let windows: String = limits.limit_at.iter().map(|window| format!(", {window}")).collect();
+    let requests = limits.iops_limit.map(|number| format!(", {number} requests/s")).unwrap_or_default();
+    format!(
+        "process {}: latency target {target}{}{requests}{}{windows}",
+        run.pid,
+        rate("reading at most", limits.bwlimit),
+        rate("writing at most", limits.write_limit),
+    )
+}

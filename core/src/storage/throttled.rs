@@ -1,0 +1,139 @@
+//! An object that is written, or read, no faster than the limits allow: a decorator, so that no storage knows of limits.
+//!
+//! Large pieces are cut, so that the rate is kept within each tenth of a second and cancelling works between pieces. What
+//! is written around it (records, manifests' last pages) is small and passes unlimited.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{LockGuard, ObjectReader, ObjectWriter, Storage};
+use crate::cancel::CancelToken;
+use crate::error::Result;
+use crate::geometry::to_usize;
+use crate::throttle::governor::Throttle;
+use crate::throttle::state::Turn;
+
+/// Waits before it writes.
+pub struct ThrottledWriter {
+    inner: Box<dyn ObjectWriter>,
+    throttle: Throttle,
+    cancel: CancelToken,
+}
+
+impl ThrottledWriter {
+    /// Passes on to `inner`.
+    #[must_use]
+    pub fn new(inner: Box<dyn ObjectWriter>, throttle: Throttle, cancel: CancelToken) -> Self {
+        Self { inner, throttle, cancel }
+    }
+}
+
+impl ObjectWriter for ThrottledWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        for piece in bytes.chunks(self.throttle.write_piece()) {
+            self.throttle.wait_to_write(piece.len() as u64, &self.cancel)?;
+            self.inner.write(piece)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        self.inner.finish()
+    }
+}
+
+/// Waits before it reads.
+pub struct ThrottledReader {
+    inner: Arc<dyn ObjectReader>,
+    throttle: Throttle,
+    cancel: CancelToken,
+}
+
+impl ThrottledReader {
+    /// Passes on to `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn ObjectReader>, throttle: Throttle, cancel: CancelToken) -> Self {
+        Self { inner, throttle, cancel }
+    }
+}
+
+impl ObjectReader for ThrottledReader {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let mut at = 0;
+        while at < buffer.len() {
+            self.cancel.check()?;
+            match self.throttle.turn(u32::try_from(buffer.len() - at).unwrap_or(u32::MAX)) {
+                Turn::Wait(wait, reason) => self.throttle.wait(wait, reason),
+                Turn::Go(len) => {
+                    let begun = Instant::now();
+                    let end = at + to_usize(u64::from(len));
+                    let result = self.inner.read_exact_at(&mut buffer[at..end], offset + at as u64);
+                    self.throttle.done(len, begun.elapsed());
+                    result?;
+                    at = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn display(&self) -> PathBuf {
+        self.inner.display()
+    }
+}
+
+/// All objects of a storage, with waiting.
+pub struct ThrottledStorage {
+    inner: Arc<dyn Storage>,
+    throttle: Throttle,
+    cancel: CancelToken,
+}
+
+impl ThrottledStorage {
+    /// Passes on to `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Storage>, throttle: Throttle, cancel: CancelToken) -> Self {
+        Self { inner, throttle, cancel }
+    }
+}
+
+impl Storage for ThrottledStorage {
+    fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>> {
+        let inner = self.inner.create(name)?;
+        Ok(Box::new(ThrottledWriter::new(inner, self.throttle.clone(), self.cancel.clone())))
+    }
+
+    fn put_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.inner.put_new(name, bytes)
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<dyn ObjectReader>> {
+        let inner = self.inner.open(name)?;
+        Ok(Arc::new(ThrottledReader::new(inner, self.throttle.clone(), self.cancel.clone())))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.inner.list(folder)
+    }
+
+    fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        self.inner.folders(folder)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn lock(&self, name: &str, note: &str) -> Result<Box<dyn LockGuard>> {
+        self.inner.lock(name, note)
+    }
+
+    fn display(&self, name: &str) -> PathBuf {
+        self.inner.display(name)
+    }
+}

@@ -1,0 +1,152 @@
+//! What the next request may do: the state behind [`super::governor::Throttle`], with the clock passed in.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::Limits;
+use super::latency::Pace;
+use super::observer::Own;
+use super::token_bucket::TokenBucket;
+
+/// The longest piece of waiting.
+pub const NAP_MAX: Duration = Duration::from_millis(20);
+/// How often a request looks whether others have theirs under way.
+const LOOK_EVERY: Duration = Duration::from_micros(100);
+
+/// What to do with the next request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Begin it, with so many bytes; tell its end by [`Throttle::done`].
+    Go(u32),
+    /// Ask again after this time, or when a request has ended.
+    Wait(Duration, Reason),
+}
+
+/// Why a request waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Others use the device.
+    Latency,
+    /// `--bwlimit`, `--limit-at`, `--iops-limit`.
+    Limit,
+    /// `--write-limit`.
+    WriteLimit,
+}
+
+/// Buckets, the present pace, and what was begun and ended.
+pub(super) struct State {
+    pub bytes: TokenBucket,
+    pub requests: TokenBucket,
+    pub writes: TokenBucket,
+    pub limited: bool,
+    pub write_limited: bool,
+    pub pace: Pace,
+    pub min_rate: u64,
+    pub own: Own,
+    pub begun_requests: u64,
+    pub last_begin: Duration,
+    pub last_end: Duration,
+    pub last_took: Duration,
+    pub looking_since: Option<Duration>,
+    pub waited: [Duration; 3],
+    pub waited_until: Duration,
+}
+
+impl State {
+    /// With full buckets.
+    pub fn new(limits: &Limits) -> Self {
+        let mut state = Self {
+            bytes: TokenBucket::unlimited(),
+            requests: TokenBucket::unlimited(),
+            writes: TokenBucket::unlimited(),
+            limited: false,
+            write_limited: false,
+            pace: Pace::FULL,
+            min_rate: limits.min_rate.get(),
+            own: Own::default(),
+            begun_requests: 0,
+            last_begin: Duration::ZERO,
+            last_end: Duration::ZERO,
+            last_took: Duration::ZERO,
+            looking_since: None,
+            waited: [Duration::ZERO; 3],
+            waited_until: Duration::ZERO,
+        };
+        state.set(limits, limits.bwlimit, Duration::ZERO);
+        state
+    }
+
+    pub fn set(&mut self, limits: &Limits, bwlimit: Option<NonZeroU64>, now: Duration) {
+        self.bytes.set_rate(now, bwlimit);
+        self.requests.set_rate(now, limits.iops_limit);
+        self.writes.set_rate(now, limits.write_limit);
+        self.limited = bwlimit.is_some() || limits.iops_limit.is_some();
+        self.write_limited = limits.write_limit.is_some();
+        self.min_rate = limits.min_rate.get();
+    }
+
+    fn requests_in_flight(&self) -> u64 {
+        self.begun_requests.saturating_sub(self.own.done_requests)
+    }
+
+    /// How long to give way to others; `None`: go.
+    pub fn give_way(
+        &mut self,
+        now: Duration,
+        wanted: u32,
+        others_wait: impl FnOnce() -> bool,
+    ) -> Option<Duration> {
+        let pace = self.pace;
+        if pace == Pace::FULL {
+            self.looking_since = None;
+            return None;
+        }
+        let ours = self.requests_in_flight();
+        if pace.depth.is_some_and(|depth| ours >= u64::from(depth)) {
+            return Some(NAP_MAX);
+        }
+        // The floor: whatever others do, a run must end.
+        let len = pace.request_len.unwrap_or(wanted).min(wanted);
+        let slowest = Duration::from_secs_f64(f64::from(len) / to_f64(self.min_rate.max(1)));
+        if now >= self.last_begin + slowest {
+            return None;
+        }
+        if pace.pause {
+            return Some(Duration::from_millis(5));
+        }
+        let rested = self.last_end + self.last_took * pace.rest;
+        if now < rested {
+            return Some(rested - now);
+        }
+        if ours == 0 && others_wait() {
+            let since = *self.looking_since.get_or_insert(now);
+            if now.saturating_sub(since) < pace.patience {
+                return Some(LOOK_EVERY);
+            }
+        }
+        None
+    }
+
+    pub fn admit(&mut self, now: Duration, wanted: u32) -> Result<u32, Duration> {
+        let mut len = self.pace.request_len.map_or(wanted, |most| most.min(wanted));
+        if self.limited {
+            len = len.min(u32::try_from(self.bytes.largest()).unwrap_or(u32::MAX)).max(4096).min(wanted);
+            let wait = self.bytes.ready_in(now, u64::from(len)).max(self.requests.ready_in(now, 1));
+            if wait > Duration::ZERO {
+                return Err(wait);
+            }
+            self.bytes.take(now, u64::from(len));
+            self.requests.take(now, 1);
+        }
+        self.looking_since = None;
+        self.last_begin = now;
+        self.own.begun_bytes += u64::from(len);
+        self.begun_requests += 1;
+        Ok(len)
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // rates far below 2^52
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}
