@@ -27,7 +27,16 @@ pub struct Running {
 impl Running {
     /// Takes the flags. Wrong ones are refused here, before anything starts.
     pub fn begin(args: GentleArgs) -> Result<Self> {
-        let mut gentleness = if args.full_speed { Gentleness::full_speed() } else { Gentleness::default() };
+        let base = if args.full_speed { Gentleness::full_speed() } else { Gentleness::default() };
+        Self::from(base, args)
+    }
+
+    /// The same for a restore, for which somebody waits: it listens to others only if that is asked for.
+    pub fn begin_restore(args: GentleArgs) -> Result<Self> {
+        Self::from(Gentleness::full_speed(), args)
+    }
+
+    fn from(mut gentleness: Gentleness, args: GentleArgs) -> Result<Self> {
         change(&mut gentleness.limits, args.limits)?;
         if args.ionice.is_some() {
             gentleness.priority.io = args.ionice;

@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Exit> {
     } else {
         RestoreTarget::Path(args.target)
     };
-    let running = Running::begin(args.gentle)?;
+    let running = Running::begin_restore(args.gentle)?;
     let options = RestoreOptions {
         target,
         range,

@@ -67,7 +67,8 @@ impl Assembly<'_> {
     /// Runs it.
     pub fn run(self) -> Result<Assembled> {
         let whole = self.range == (0..self.geometry.volume_size());
-        let workers = host::cores().clamp(2, 16);
+        // Half of them wait for the target while the others compute.
+        let workers = (2 * host::cores()).clamp(2, 16);
         let extra = u32::try_from(workers).unwrap_or(2) * u32::from(self.in_place) + SPARE_BUFFERS;
         let pool = make_pool(extra, 2 * workers, to_usize(u64::from(self.geometry.block_size())))?;
         let job = Job {

@@ -119,8 +119,12 @@ pub fn backup(
     state.remove_leftovers();
     let newest = repository.newest(&volume)?;
     let kind = decide_kind(&options.kind, newest.as_ref());
-    let governor =
-        options.gentleness.start(Some(&options.source), Some(&repository.storage().display("")), progress)?;
+    let governor = options.gentleness.start(
+        Some(&options.source),
+        Some(&repository.storage().display("")),
+        false,
+        progress,
+    )?;
     let mut run = Run {
         throttle: governor.throttle(),
         repository,

@@ -34,15 +34,18 @@ impl Gentleness {
         Self { limits: Limits::none(), priority: Priority::default(), control: None }
     }
 
-    /// Starts to keep them for a run that reads `source` and writes near `own_writes`.
+    /// Starts to keep them for a run that reads `source` (through the page cache: `cached_reads`) and writes near
+    /// `own_writes`.
     pub(super) fn start(
         &self,
         source: Option<&Path>,
         own_writes: Option<&Path>,
+        cached_reads: bool,
         progress: &Progress,
     ) -> Result<Governor> {
         let watched = Watched {
             source: source.map(Path::to_path_buf),
+            cached_reads,
             own_writes: own_writes.map(existing_folder),
             control: self.control.clone(),
             priority: self.priority,

@@ -48,7 +48,7 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Read the target again afterwards and prove the root on it.
     pub read_back: bool,
-    /// How gently the target is treated.
+    /// How gently the target is treated; whoever restores waits for it, so the default takes no care of others.
     pub gentleness: Gentleness,
 }
 
@@ -63,7 +63,7 @@ impl RestoreOptions {
             in_place: false,
             force: false,
             read_back: false,
-            gentleness: Gentleness::default(),
+            gentleness: Gentleness::full_speed(),
         }
     }
 }
@@ -134,7 +134,7 @@ pub fn restore(
             (open_sink(&target)?, Some(path))
         }
     };
-    let governor = gentleness.start(path.as_deref(), path.as_deref(), progress)?;
+    let governor = gentleness.start(path.as_deref(), path.as_deref(), true, progress)?;
     let throttle = governor.throttle();
     let done = Assembly {
         deltas: &deltas,

@@ -115,8 +115,12 @@ pub fn scan(
     let parent = options.manifest.as_deref().map(WorkingManifest::open).transpose()?;
     check_parent(options, &*source, parent.as_ref())?;
     let (digest, geometry) = cut(options, &*source, parent.as_ref())?;
-    let governor =
-        options.gentleness.start(Some(&options.source), options.write_manifest.as_deref(), progress)?;
+    let governor = options.gentleness.start(
+        Some(&options.source),
+        options.write_manifest.as_deref(),
+        false,
+        progress,
+    )?;
     let mut pass = Pass {
         options,
         throttle: governor.throttle(),

@@ -59,7 +59,7 @@ pub fn verify(
     cancel: &CancelToken,
 ) -> Result<VerifyReport> {
     let folder = repository.storage().display("");
-    let governor = gentleness.start(Some(&folder), None, progress)?;
+    let governor = gentleness.start(Some(&folder), None, true, progress)?;
     let repository = &repository.throttled(governor.throttle(), cancel);
     let mut problems: Vec<Problem> = unreadable.iter().map(|error| problem(None, error)).collect();
     for record in records {

@@ -42,11 +42,14 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Bytes that this process has sent towards storage so far, as the kernel accounts them (when a page of the cache becomes
-/// dirty); 0 where it does not tell.
+/// Bytes that this process has fetched from storage and sent towards it so far, as the kernel accounts them (writes when a
+/// page of the cache becomes dirty); 0 where it does not tell.
 #[must_use]
-pub fn written_bytes() -> u64 {
+pub fn storage_bytes() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes:"));
-    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+    };
+    (number("read_bytes:"), number("write_bytes:"))
 }

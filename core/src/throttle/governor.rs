@@ -57,6 +57,8 @@ pub struct ThrottleReport {
 pub struct Watched {
     /// The device or file that is read.
     pub source: Option<PathBuf>,
+    /// Reads pass the page cache, as those of a repository do.
+    pub cached_reads: bool,
     /// Where this run writes.
     pub own_writes: Option<PathBuf>,
     /// A file with [`Limits`] as JSON that may change while the run goes on.
@@ -167,7 +169,7 @@ impl Throttle {
         let listens = limits.latency_target.wanted().is_some() || watched.control.is_some();
         let observer = match &watched.source {
             Some(source) if listens || watched.priority.io.is_some() || watched.priority.cgroup => {
-                Observer::new(source, watched.own_writes.as_deref())
+                Observer::new(source, watched.own_writes.as_deref(), watched.cached_reads)
             }
             _ => Observer::none(),
         };

@@ -46,7 +46,9 @@ struct Device {
     /// Seconds by which we see a request of ours take longer than the device does.
     lag: f64,
     /// Bytes that we have written on this device's file systems and that it has not counted yet.
-    write_credit: Option<u64>,
+    write_credit: Option<Credit>,
+    /// Bytes that we have fetched through the page cache and that it has not counted yet.
+    read_credit: Credit,
 }
 
 /// All devices below a source.
@@ -55,34 +57,54 @@ pub struct Observer {
     /// The source is a device itself: what we read from it must appear in its statistics.
     counts_all: bool,
     last_own: Own,
-    last_written: u64,
+    /// Reads pass the page cache: what the process fetched is known afterwards only.
+    cached_reads: bool,
+    last_storage: (u64, u64),
 }
 
 impl Observer {
     /// Watches what is below `source`; writes of this process to file systems on the same devices as `own_writes` are
-    /// not taken for others'.
+    /// not taken for others'. With `cached_reads` our reads are those that the kernel accounts to this process, read-ahead
+    /// included, and not those that the stages tell.
     #[must_use]
-    pub fn new(source: &Path, own_writes: Option<&Path>) -> Self {
+    pub fn new(source: &Path, own_writes: Option<&Path>, cached_reads: bool) -> Self {
         let shared = own_writes.map(queues_under).unwrap_or_default();
         let watch = |queue: Queue| {
             let watch = queue.watch().ok()?;
             let now = watch.counters().ok()?;
             let ours = shared.iter().any(|other| other.number == queue.number);
-            let write_credit = ours.then_some(0);
-            Some(Device { queue, watch, first: now, last: now, others_bytes: 0, lag: 0.0, write_credit })
+            let write_credit = ours.then(Credit::default);
+            let read_credit = Credit::default();
+            Some(Device {
+                queue,
+                watch,
+                first: now,
+                last: now,
+                others_bytes: 0,
+                lag: 0.0,
+                write_credit,
+                read_credit,
+            })
         };
         Self {
             devices: queues_under(source).into_iter().filter_map(watch).collect(),
-            counts_all: crate::sys::block_device::number_of(source).ok().flatten().is_some(),
+            cached_reads,
+            counts_all: !cached_reads && crate::sys::block_device::number_of(source).ok().flatten().is_some(),
             last_own: Own::default(),
-            last_written: host::written_bytes(),
+            last_storage: host::storage_bytes(),
         }
     }
 
     /// Watches nothing.
     #[must_use]
     pub fn none() -> Self {
-        Self { devices: Vec::new(), counts_all: false, last_own: Own::default(), last_written: 0 }
+        Self {
+            devices: Vec::new(),
+            counts_all: false,
+            last_own: Own::default(),
+            cached_reads: false,
+            last_storage: (0, 0),
+        }
     }
 
     /// How many devices are watched.
@@ -118,12 +140,14 @@ impl Observer {
         let late = own();
         let own = Own { begun_bytes: late.begun_bytes, ..early };
         let before = std::mem::replace(&mut self.last_own, own);
-        let written = host::written_bytes();
-        let fresh = written.saturating_sub(std::mem::replace(&mut self.last_written, written));
+        let storage = host::storage_bytes();
+        let last = std::mem::replace(&mut self.last_storage, storage);
+        let fetched = self.cached_reads.then(|| storage.0.saturating_sub(last.0));
+        let written = storage.1.saturating_sub(last.1);
         let devices = self.devices.iter_mut().zip(counters);
         devices
             .map(|(device, now)| {
-                now.map_or_else(Others::default, |now| device.read(now, &before, &own, fresh))
+                now.map_or_else(Others::default, |now| device.read(now, &before, &own, fetched, written))
             })
             .collect()
     }
@@ -142,12 +166,21 @@ impl Glance {
 }
 
 impl Device {
-    fn read(&mut self, now: Counters, before: &Own, own: &Own, written: u64) -> Others {
+    fn read(&mut self, now: Counters, before: &Own, own: &Own, fetched: Option<u64>, written: u64) -> Others {
         let last = std::mem::replace(&mut self.last, now);
-        let others_bytes = self.others_read_bytes(&now, own);
+        let reads = if let Some(fetched) = fetched {
+            let all = Class {
+                requests: now.reads.saturating_sub(last.reads),
+                time: now.read_time.saturating_sub(last.read_time),
+            };
+            self.read_credit.take_off(all, now.read_bytes.saturating_sub(last.read_bytes), fetched)
+        } else {
+            let others_bytes = self.others_read_bytes(&now, own);
+            self.others_reads(&last, &now, before, own, others_bytes)
+        };
         let waiting = if own.in_flight() == 0 { now.in_flight } else { 0 };
         Others {
-            reads: self.others_reads(&last, &now, before, own, others_bytes),
+            reads,
             writes: self.others_writes(&last, &now, written),
             flushes: Class {
                 requests: now.flushes.saturating_sub(last.flushes),
@@ -205,17 +238,31 @@ impl Device {
         let requests = now.writes.saturating_sub(last.writes);
         let time = now.write_time.saturating_sub(last.write_time);
         let bytes = now.write_bytes.saturating_sub(last.write_bytes);
-        let Some(credit) = &mut self.write_credit else { return Class { requests, time } };
-        *credit = credit.saturating_add(written);
-        let ours = bytes.min(*credit);
-        *credit -= ours;
+        let all = Class { requests, time };
+        match &mut self.write_credit {
+            Some(credit) => credit.take_off(all, bytes, written),
+            None => all,
+        }
+    }
+}
+
+/// Bytes of ours, by the kernel's account of this process, that a device has not counted yet.
+#[derive(Default)]
+struct Credit(u64);
+
+impl Credit {
+    /// What is left to others of `bytes` in these requests, after `fresh` more bytes of ours.
+    fn take_off(&mut self, all: Class, bytes: u64, fresh: u64) -> Class {
+        self.0 = self.0.saturating_add(fresh);
+        let ours = bytes.min(self.0);
+        self.0 -= ours;
         if bytes == 0 {
-            return Class { requests, time };
+            return all;
         }
         let theirs = to_f64(bytes - ours) / to_f64(bytes);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of a count
-        let requests = (to_f64(requests) * theirs).round() as u64;
-        Class { requests, time: time.mul_f64(theirs) }
+        let requests = (to_f64(all.requests) * theirs).round() as u64;
+        Class { requests, time: all.time.mul_f64(theirs) }
     }
 }
 
