@@ -90,13 +90,13 @@ impl Governor {
         let throttle = Throttle::new(limits, watched);
         throttle.warn_about_priority();
         let group = if watched.priority.cgroup { throttle.join_group(limits) } else { None };
-        let pressure = io_pressure();
         let listens = limits.latency_target.wanted().is_some() && watched.source.is_some();
         let idle =
             limits.limit_at.is_empty() && watched.control.is_none() && !listens && *limits == Limits::none();
         if idle {
-            return Ok(Self { throttle, thread: None, group, pressure });
+            return Ok(Self { throttle, thread: None, group, pressure: None });
         }
+        let pressure = io_pressure();
         let (shared, limits) = (Arc::clone(&throttle.0), limits.clone());
         let run = move || Listener::new(&shared, limits, schedule).run();
         let thread = std::thread::Builder::new().name("throttle".into()).spawn(run);
