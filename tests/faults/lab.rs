@@ -253,14 +253,7 @@ pub fn restored(repository: &Repository, record: &BackupRecord) -> Vec<u8> {
 pub fn try_restored(repository: &Repository, record: &BackupRecord) -> Result<Vec<u8>> {
     let mut out = tempfile::tempfile().unwrap();
     let target = RestoreTarget::Stream(out.try_clone().unwrap());
-    let options = RestoreOptions {
-        target,
-        range: None,
-        in_place: false,
-        force: false,
-        read_back: false,
-        gentleness: Gentleness::full_speed(),
-    };
+    let options = RestoreOptions { target, ..RestoreOptions::new("") };
     restore(repository, record, options, &Progress::new(), &CancelToken::new())?;
     let mut bytes = Vec::new();
     out.rewind().unwrap();

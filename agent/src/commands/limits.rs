@@ -1,7 +1,7 @@
 //! `blkdelta limits`
 
 use blkdelta_core::error::Result;
-use blkdelta_core::throttle::{LatencyTarget, Limits};
+use blkdelta_core::throttle::Limits;
 use blkdelta_core::units::format_rate;
 use serde::Serialize;
 
@@ -48,10 +48,7 @@ fn text(run: &Run) -> String {
     let rate = |what: &str, rate: Option<std::num::NonZeroU64>| {
         rate.map(|rate| format!(", {what} {}", format_rate(rate.get()))).unwrap_or_default()
     };
-    let target = match limits.latency_target {
-        LatencyTarget::Off => "off".into(),
-        target => String::from(target),
-    };
+    let target = String::from(limits.latency_target);
     let windows: String = limits.limit_at.iter().map(|window| format!(", {window}")).collect();
     let requests = limits.iops_limit.map(|number| format!(", {number} requests/s")).unwrap_or_default();
     format!(

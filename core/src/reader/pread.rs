@@ -1,7 +1,6 @@
 //! The fallback: a few threads that `pread`.
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use crossbeam::channel::Sender;
 
@@ -10,7 +9,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Planned, Read};
 use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::buffer_pool::PooledBuffer;
-use crate::throttle::state::Turn;
 
 const MAX_THREADS: u32 = 4;
 
@@ -84,25 +82,12 @@ fn next_to_read(
 
 fn read(job: &ReadJob<'_>, index: BlockIndex, buffer: &mut PooledBuffer) -> Result<()> {
     let len = to_usize(u64::from(job.geometry.block_len(index)));
-    let mut at = 0;
-    while at < len {
-        job.cancel.check()?;
-        let left = u32::try_from(len - at).unwrap_or(u32::MAX);
-        match job.throttle.turn(left) {
-            Turn::Wait(wait, reason) => job.throttle.wait(wait, reason),
-            Turn::Go(piece) => {
-                let begun = Instant::now();
-                let offset = job.geometry.block_offset(index) + at as u64;
-                let piece_len = to_usize(u64::from(piece));
-                let result = job.file.read_block(&mut buffer[at..], offset, piece_len);
-                job.throttle.done(piece, begun.elapsed());
-                result.map_err(|error| {
-                    if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error }
-                })?;
-                at += piece_len;
-            }
-        }
-    }
+    let start = job.geometry.block_offset(index);
+    let result = job.throttle.in_turns(len, job.cancel, |piece| {
+        let (place, piece_len) = (start + piece.start as u64, piece.len());
+        job.file.read_block(&mut buffer[piece.start..], place, piece_len)
+    });
+    result.map_err(|error| if error.kind() == ErrorKind::Unreadable { unreadable(error) } else { error })?;
     buffer.set_len(len);
     Ok(())
 }

@@ -5,10 +5,8 @@ use std::time::Instant;
 use super::Sink;
 use crate::cancel::CancelToken;
 use crate::error::Result;
-use crate::geometry::to_usize;
 use crate::sys::buffer_pool::PooledBuffer;
 use crate::throttle::governor::Throttle;
-use crate::throttle::state::Turn;
 
 /// Waits before it passes on.
 pub struct ThrottledSink<'a> {
@@ -53,23 +51,10 @@ impl Sink for ThrottledSink<'_> {
     }
 
     fn read(&self, buffer: &mut PooledBuffer, offset: u64, len: usize) -> Result<()> {
-        let wanted = u32::try_from(len).unwrap_or(u32::MAX);
-        let mut allowed = 0;
         // The sink reads whole blocks; what is limited is when, in the sum.
-        while allowed < len {
-            self.cancel.check()?;
-            match self.throttle.turn(wanted - u32::try_from(allowed).unwrap_or(wanted)) {
-                Turn::Wait(wait, reason) => self.throttle.wait(wait, reason),
-                Turn::Go(piece) => {
-                    allowed += to_usize(u64::from(piece));
-                    let begun = Instant::now();
-                    let result = if allowed >= len { self.inner.read(buffer, offset, len) } else { Ok(()) };
-                    self.throttle.done(piece, begun.elapsed());
-                    result?;
-                }
-            }
-        }
-        Ok(())
+        self.throttle.in_turns(len, self.cancel, |piece| {
+            if piece.end == len { self.inner.read(buffer, offset, len) } else { Ok(()) }
+        })
     }
 
     fn finish(&self) -> Result<()> {

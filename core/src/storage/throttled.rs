@@ -5,14 +5,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::{LockGuard, ObjectReader, ObjectWriter, Storage};
 use crate::cancel::CancelToken;
 use crate::error::Result;
-use crate::geometry::to_usize;
 use crate::throttle::governor::Throttle;
-use crate::throttle::state::Turn;
 
 /// Waits before it writes.
 pub struct ThrottledWriter {
@@ -64,22 +61,10 @@ impl ObjectReader for ThrottledReader {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let mut at = 0;
-        while at < buffer.len() {
-            self.cancel.check()?;
-            match self.throttle.turn(u32::try_from(buffer.len() - at).unwrap_or(u32::MAX)) {
-                Turn::Wait(wait, reason) => self.throttle.wait(wait, reason),
-                Turn::Go(len) => {
-                    let begun = Instant::now();
-                    let end = at + to_usize(u64::from(len));
-                    let result = self.inner.read_exact_at(&mut buffer[at..end], offset + at as u64);
-                    self.throttle.done(len, begun.elapsed());
-                    result?;
-                    at = end;
-                }
-            }
-        }
-        Ok(())
+        self.throttle.in_turns(buffer.len(), &self.cancel, |piece| {
+            let place = offset + piece.start as u64;
+            self.inner.read_exact_at(&mut buffer[piece], place)
+        })
     }
 
     fn display(&self) -> PathBuf {

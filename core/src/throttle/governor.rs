@@ -5,6 +5,7 @@
 //! place only. The listening thread wakes fifty times a second and costs a few thousandths of a core.
 
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -90,10 +91,7 @@ impl Governor {
         let throttle = Throttle::new(limits, watched);
         throttle.warn_about_priority();
         let group = if watched.priority.cgroup { throttle.join_group(limits) } else { None };
-        let listens = limits.latency_target.wanted().is_some() && watched.source.is_some();
-        let idle =
-            limits.limit_at.is_empty() && watched.control.is_none() && !listens && *limits == Limits::none();
-        if idle {
+        if *limits == Limits::none() && watched.control.is_none() {
             return Ok(Self { throttle, thread: None, group, pressure: None });
         }
         let pressure = io_pressure();
@@ -248,6 +246,31 @@ impl Throttle {
         state.waited[reason as usize] += counted;
     }
 
+    /// Reads `len` bytes in turns: `read` is called with one range after another, as soon and as large as the limits allow.
+    pub fn in_turns(
+        &self,
+        len: usize,
+        cancel: &CancelToken,
+        mut read: impl FnMut(Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = 0;
+        while at < len {
+            cancel.check()?;
+            match self.turn(u32::try_from(len - at).unwrap_or(u32::MAX)) {
+                Turn::Wait(wait, reason) => self.wait(wait, reason),
+                Turn::Go(piece) => {
+                    let begun = Instant::now();
+                    let end = at + to_usize(u64::from(piece));
+                    let result = read(at..end);
+                    self.done(piece, begun.elapsed());
+                    result?;
+                    at = end;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until so many bytes may be stored, and while others should go first.
     pub fn wait_to_write(&self, bytes: u64, cancel: &CancelToken) -> Result<()> {
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -274,7 +297,7 @@ impl Throttle {
         let now = self.now();
         let mut state = self.state();
         state.last_begin = now;
-        if state.write_limited { state.writes.take(now, bytes) } else { Duration::ZERO }
+        state.writes.take(now, bytes)
     }
 
     /// A write has ended.
@@ -289,13 +312,11 @@ impl Throttle {
     #[must_use]
     pub fn write_piece(&self) -> usize {
         let state = self.state();
-        let limit = if state.write_limited { to_usize(state.writes.largest()).max(1) } else { usize::MAX };
+        let limit = match state.writes.rate() {
+            Some(_) => to_usize(state.writes.largest()),
+            None => usize::MAX,
+        };
         state.pace.request_len.map_or(limit, |len| limit.min(to_usize(u64::from(len))))
-    }
-
-    fn warn(&self, text: String) {
-        tracing::warn!("{text}");
-        lock(&self.0.warnings).push(text);
     }
 
     /// The kernel keeps the limits of the command line too; later ones (by the clock, or set while it runs) it does not
@@ -314,7 +335,7 @@ impl Throttle {
                 Some(group)
             }
             Err(why) => {
-                self.warn(format!("no control group: {why}"));
+                self.0.warn(format!("no control group: {why}"));
                 None
             }
         }
@@ -333,7 +354,7 @@ impl Throttle {
             .collect();
         drop(observer);
         if !deaf.is_empty() {
-            self.warn(format!(
+            self.0.warn(format!(
                 "--ionice {io} has no effect on {}: its queue scheduler ignores priorities; bfq or mq-deadline heed them",
                 deaf.join(", ")
             ));

@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use super::to_f64;
+
 /// From this many requests of others within [`MEMORY`] on, somebody uses the device.
 const ACTIVE_REQUESTS: f64 = 4.0;
 /// Below this they have gone.
@@ -318,9 +320,4 @@ impl LatencyLoop {
         // Means of another pace say nothing of this one.
         self.ears.iter_mut().for_each(|ear| ear.fade_beside(0.0));
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // counts of requests, far below 2^52
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }

@@ -130,8 +130,7 @@ impl<'a> Listener<'a> {
                 "the statistics of {name} do not show our reads, so --latency-target cannot see others; \
                  reading gently all the time; --bwlimit sets a rate, --full-speed takes no care"
             );
-            tracing::warn!("{text}");
-            lock(&self.shared.warnings).push(text);
+            self.shared.warn(text);
         }
         drop(observer);
         let pace = latency.observe(now, &others);

@@ -124,3 +124,8 @@ impl From<LatencyTarget> for String {
         }
     }
 }
+
+#[allow(clippy::cast_precision_loss)] // counts and rates, far below 2^52
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}

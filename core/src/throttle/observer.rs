@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::latency::{Class, Others};
+use super::to_f64;
 use crate::sys::host;
 use crate::sys::queue_stats::{Counters, Queue, QueueWatch, queues_under};
 
@@ -264,9 +265,4 @@ impl Credit {
         let requests = (to_f64(all.requests) * theirs).round() as u64;
         Class { requests, time: all.time.mul_f64(theirs) }
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // counts far below 2^52
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }

@@ -48,6 +48,14 @@ pub(super) struct Shared {
     pub warnings: Mutex<Vec<String>>,
 }
 
+impl Shared {
+    /// Tells the log and the report.
+    pub fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        lock(&self.warnings).push(text);
+    }
+}
+
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,10 +3,10 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use super::Limits;
 use super::latency::Pace;
 use super::observer::Own;
 use super::token_bucket::TokenBucket;
+use super::{Limits, to_f64};
 
 /// The longest piece of waiting.
 pub const NAP_MAX: Duration = Duration::from_millis(20);
@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_micros(100);
 /// What to do with the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Begin it, with so many bytes; tell its end by [`Throttle::done`].
+    /// Begin it, with so many bytes; tell its end by [`super::governor::Throttle::done`].
     Go(u32),
     /// Ask again after this time, or when a request has ended.
     Wait(Duration, Reason),
@@ -38,8 +38,6 @@ pub(super) struct State {
     pub bytes: TokenBucket,
     pub requests: TokenBucket,
     pub writes: TokenBucket,
-    pub limited: bool,
-    pub write_limited: bool,
     pub pace: Pace,
     pub min_rate: u64,
     pub own: Own,
@@ -59,8 +57,6 @@ impl State {
             bytes: TokenBucket::unlimited(),
             requests: TokenBucket::unlimited(),
             writes: TokenBucket::unlimited(),
-            limited: false,
-            write_limited: false,
             pace: Pace::FULL,
             min_rate: limits.min_rate.get(),
             own: Own::default(),
@@ -80,8 +76,6 @@ impl State {
         self.bytes.set_rate(now, bwlimit);
         self.requests.set_rate(now, limits.iops_limit);
         self.writes.set_rate(now, limits.write_limit);
-        self.limited = bwlimit.is_some() || limits.iops_limit.is_some();
-        self.write_limited = limits.write_limit.is_some();
         self.min_rate = limits.min_rate.get();
     }
 
@@ -129,7 +123,7 @@ impl State {
 
     pub fn admit(&mut self, now: Duration, wanted: u32) -> Result<u32, Duration> {
         let mut len = self.pace.request_len.map_or(wanted, |most| most.min(wanted));
-        if self.limited {
+        if self.bytes.rate().is_some() || self.requests.rate().is_some() {
             len = len.min(u32::try_from(self.bytes.largest()).unwrap_or(u32::MAX)).max(4096).min(wanted);
             let wait = self.bytes.ready_in(now, u64::from(len)).max(self.requests.ready_in(now, 1));
             if wait > Duration::ZERO {
@@ -144,9 +138,4 @@ impl State {
         self.begun_requests += 1;
         Ok(len)
     }
-}
-
-#[allow(clippy::cast_precision_loss)] // rates far below 2^52
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }
