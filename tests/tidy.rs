@@ -15,7 +15,10 @@ const FLOORS: [(&[&str], Neighbours); 9] = [
     (&["error"], Neighbours::Unknown),
     (&["geometry", "digest", "backup_id", "cancel", "progress", "units", "grain_set"], Neighbours::Allowed),
     (&["flow", "sys", "format", "throttle"], Neighbours::Allowed),
-    (&["source", "sink", "manifest", "delta", "storage"], Neighbours::Allowed),
+    (
+        &["source", "snapshot", "consistency", "hint", "sink", "manifest", "delta", "storage"],
+        Neighbours::Allowed,
+    ),
     (&["reader", "hasher", "comparer", "encoder"], Neighbours::Unknown),
     (&["repository"], Neighbours::Unknown),
     (&["local_state"], Neighbours::Unknown),

@@ -140,6 +140,22 @@ pub struct HintReport {
     pub sampled_blocks: u64,
 }
 
+/// The snapshot that a backup was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRecord {
+    /// `lvm-thick`, `lvm-thin` or `zfs`.
+    pub kind: String,
+    /// `VG/LV` or `POOL/VOL@SNAP`.
+    pub name: String,
+    /// What is never given twice: the snapshot's LV UUID or ZFS guid.
+    pub uuid: String,
+    /// What must still be the same when it serves as baseline: the thin id and its pool, the layout of a thick origin.
+    pub generation: String,
+    /// Whether it was left in place as the baseline of the next hint.
+    pub kept: bool,
+}
+
 /// A file of a backup as its record names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     WrongParent,
     /// The source changed while it was read.
     SourceChanged,
+    /// The snapshot no longer holds the state at which it was taken (overflow, full pool).
+    SnapshotLost,
     /// The source could not be read.
     Unreadable,
     /// Stored data does not match its checksums or contradicts itself.
@@ -234,6 +236,9 @@ fn default_hint(kind: ErrorKind) -> Option<&'static str> {
         }
         ErrorKind::Unsupported => Some("use the version of blkdelta that wrote it, or a newer one"),
         ErrorKind::NoSpace => Some("make room there and run it again; what was stored before is untouched"),
+        ErrorKind::SnapshotLost => Some(
+            "nothing was committed; give the snapshot more room (--snapshot-size) or the pool more space",
+        ),
         ErrorKind::SourceChanged => {
             Some("back up a snapshot, or stop the writers; --allow-live accepts a smeared image")
         }

@@ -9,6 +9,7 @@ pub mod block_device;
 pub mod buffer_pool;
 pub mod cache_guard;
 pub mod cgroup;
+pub mod command;
 pub mod direct_file;
 pub mod faults;
 pub mod files;

@@ -1,0 +1,1 @@
+//! Which blocks are read although a hint calls them unchanged.

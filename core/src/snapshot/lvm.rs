@@ -1,0 +1,46 @@
+//! To be written.
+
+use std::path::{Path, PathBuf};
+
+use super::{Brought, CowSize, Origin, Snapshot};
+use crate::backup_id::{SnapshotRecord, VolumeIdentity};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A logical volume.
+pub struct LogicalVolume {
+    device: PathBuf,
+    identity: VolumeIdentity,
+}
+
+/// The logical volume behind a path.
+pub fn find(_source: &Path) -> Result<Option<LogicalVolume>> {
+    Ok(None)
+}
+
+/// What a path to a snapshot shows.
+pub fn brought(_source: &Path) -> Result<Option<Brought>> {
+    Ok(None)
+}
+
+/// See [`super::sweep`].
+pub fn sweep(_prefix: &str, _keep: Option<&SnapshotRecord>) -> Result<Vec<String>> {
+    Ok(Vec::new())
+}
+
+impl Origin for LogicalVolume {
+    fn device(&self) -> &Path {
+        &self.device
+    }
+
+    fn identity(&self) -> &VolumeIdentity {
+        &self.identity
+    }
+
+    fn take(&self, _name: &str, _cow: CowSize) -> Result<Box<dyn Snapshot>> {
+        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    }
+
+    fn keeps_cheaply(&self) -> bool {
+        false
+    }
+}
