@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::plan::Skipping;
 use super::tracking::{Tracked, has_holes};
-use crate::backup_id::{BackupRecord, HintReport, Sequence};
+use crate::backup_id::{BackupId, BackupRecord, HintReport, Sequence};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootDigest};
 use crate::error::Result;
 use crate::format::manifest::{ENTRY_LEN, ManifestHeader, TableEntry};
@@ -43,11 +43,20 @@ pub(super) struct Situation<'a> {
     pub parent: Option<&'a WorkingManifest>,
     /// The table of the newest backup, when the parent is another one.
     pub baseline: Option<ChainTable>,
-    /// Root and size of the baseline.
-    pub baseline_state: Option<(RootDigest, u64)>,
+    /// What is known of the baseline.
+    pub baseline_state: Option<BaselineState>,
     /// The newest backup and the snapshot that is read now.
     pub snapshot: Option<(&'a dyn Snapshot, Option<&'a BackupRecord>)>,
     pub sequence: Sequence,
+}
+
+/// The state that a map is about.
+#[derive(Debug, Clone)]
+pub(super) struct BaselineState {
+    pub root: RootDigest,
+    pub size: u64,
+    /// The backup that holds it; a scan has none.
+    pub backup_id: Option<BackupId>,
 }
 
 /// The hint of a run.
@@ -56,6 +65,8 @@ pub(super) struct Hinting {
     kind: String,
     reason: String,
     rolling_runs: u32,
+    /// The root that a map promises.
+    promised_root: Option<String>,
 }
 
 enum Chosen {
@@ -66,7 +77,11 @@ enum Chosen {
 
 impl Hinting {
     fn none(reason: impl Into<String>) -> Self {
-        Self { chosen: Chosen::Nothing, kind: "none".into(), reason: reason.into(), rolling_runs: 0 }
+        Self::of(Chosen::Nothing, "none", reason)
+    }
+
+    fn of(chosen: Chosen, kind: &str, reason: impl Into<String>) -> Self {
+        Self { chosen, kind: kind.to_owned(), reason: reason.into(), rolling_runs: 0, promised_root: None }
     }
 
     /// Picks the hint. A map file that cannot be read is an error; any doubt about a hint is a reason to read everything.
@@ -84,19 +99,22 @@ impl Hinting {
             _ => from_snapshot(&situation, &mut map)?,
         };
         let because = match found {
-            Some(Ok((kind, reason))) => match situation.parent {
+            Some(Ok(map_hint)) => match situation.parent {
                 Some(parent) => {
                     let (must, overdue) = must_read(&mut situation, parent, proof)?;
                     let plan = MapPlan::new(&must, &overdue, &map, proof, situation.sequence);
-                    let rolling_runs = proof.rolling_runs;
-                    return Ok(Self { chosen: Chosen::Map(plan), kind, reason, rolling_runs });
+                    return Ok(Self {
+                        rolling_runs: proof.rolling_runs,
+                        promised_root: map_hint.promised_root,
+                        ..Self::of(Chosen::Map(plan), &map_hint.kind, map_hint.reason)
+                    });
                 }
                 None => "a full backup reads everything".into(),
             },
             Some(Err(NoHint(reason))) => reason,
             None if has_holes(situation.source)? => {
-                let reason = "the file has holes; those without data in the parent were not read".into();
-                return Ok(Self { chosen: Chosen::Holes, kind: "holes".into(), reason, rolling_runs: 0 });
+                let reason = "the file has holes; those without data in the parent were not read";
+                return Ok(Self::of(Chosen::Holes, "holes", reason));
             }
             None => "the source tells nothing about changes; every block was read".into(),
         };
@@ -122,19 +140,27 @@ impl Hinting {
         mut pass: impl FnMut(Skipping<'_>, bool) -> Result<(Tracked, T)>,
     ) -> Result<(Tracked, T, Option<String>)> {
         let (tracked, made) = pass(self.skipping(), self.reads_all())?;
-        let Some(offset) = tracked.lie else { return Ok((tracked, made, None)) };
-        let alarm = match self.chosen {
-            Chosen::Holes => format!(
-                "the file system called offset {offset} a hole and it holds data: read in full instead"
-            ),
-            _ => format!(
-                "the hint ({}) calls offset {offset} unchanged and it differs from the parent: read in full instead",
-                self.kind
-            ),
-        };
+        let Some(alarm) = self.proven_wrong(&tracked) else { return Ok((tracked, made, None)) };
         *self = Self::none(alarm.as_str());
         let (tracked, made) = pass(Skipping::Nothing, true)?;
         Ok((tracked, made, Some(alarm)))
+    }
+
+    fn proven_wrong(&self, tracked: &Tracked) -> Option<String> {
+        let kind = &self.kind;
+        let what = match (&self.chosen, tracked.lie, &self.promised_root) {
+            (Chosen::Holes, Some(offset), _) => {
+                format!("the file system called offset {offset} a hole and it holds data")
+            }
+            (_, Some(offset), _) => {
+                format!("the hint ({kind}) calls offset {offset} unchanged and it differs from the parent")
+            }
+            (_, None, Some(root)) if *root != tracked.root.to_string() => {
+                format!("the hint ({kind}) was made for another state than the one that was read")
+            }
+            _ => return None,
+        };
+        Some(format!("{what}: read in full instead"))
     }
 
     /// For the record and the result.
@@ -149,23 +175,36 @@ impl Hinting {
     }
 }
 
-/// A hint's kind and why it is used, or why it is not.
-type Found = Option<std::result::Result<(String, String), NoHint>>;
+/// What is told of a change map that is used.
+struct MapHint {
+    kind: String,
+    reason: String,
+    promised_root: Option<String>,
+}
+
+/// A hint, or why there is none.
+type Found = Option<std::result::Result<MapHint, NoHint>>;
 
 fn from_file(path: &std::path::Path, situation: &Situation<'_>, map: &mut ChangeMap) -> Result<Found> {
     let binding = map_file::read(path, map)?;
-    let Some((root, size)) = situation.baseline_state else {
+    let Some(baseline) = &situation.baseline_state else {
         return Ok(Some(Err(NoHint("a map needs a backup that it is about; everything was read".into()))));
     };
-    if binding.parent_root.is_some_and(|wanted| wanted != root.to_string()) {
+    let another_root = binding.parent_root.is_some_and(|root| root != baseline.root.to_string());
+    let id = baseline.backup_id.map(|id| id.to_string());
+    if another_root || binding.parent_backup.is_some_and(|wanted| id != Some(wanted)) {
         let reason = "the map was made against another state than the newest backup; everything was read";
         return Ok(Some(Err(NoHint(reason.into()))));
     }
-    let sizes = [size, situation.geometry.volume_size()];
+    let sizes = [baseline.size, situation.geometry.volume_size()];
     if binding.volume_size.is_some_and(|wanted| !sizes.contains(&wanted)) {
         return Ok(Some(Err(NoHint("the map is of a volume of another size; everything was read".into()))));
     }
-    Ok(Some(Ok((binding.form.to_owned(), format!("{} says what may have changed", path.display())))))
+    Ok(Some(Ok(MapHint {
+        kind: binding.form.to_owned(),
+        reason: format!("{} says what may have changed", path.display()),
+        promised_root: binding.root,
+    })))
 }
 
 fn from_snapshot(situation: &Situation<'_>, map: &mut ChangeMap) -> Result<Found> {
@@ -182,7 +221,11 @@ fn from_snapshot(situation: &Situation<'_>, map: &mut ChangeMap) -> Result<Found
         return no_hint("a full backup");
     }
     Ok(Some(match snapshot.changes_since(baseline, map)? {
-        Ok(()) => Ok((baseline.kind.clone(), format!("compared with snapshot {}", baseline.name))),
+        Ok(()) => Ok(MapHint {
+            kind: baseline.kind.clone(),
+            reason: format!("compared with snapshot {}", baseline.name),
+            promised_root: None,
+        }),
         Err(NoHint(reason)) => Err(NoHint(format!("{reason}; everything was read"))),
     }))
 }
@@ -198,8 +241,8 @@ fn must_read(
     let mut must = BlockSet::none(blocks);
     let mut overdue = BlockSet::none(blocks);
     let mut shared = geometry.shared_blocks(&parent.header().geometry);
-    if let Some((_, size)) = situation.baseline_state {
-        shared = shared.min(geometry.shared_blocks(&geometry.resized(size)?));
+    if let Some(baseline) = &situation.baseline_state {
+        shared = shared.min(geometry.shared_blocks(&geometry.resized(baseline.size)?));
     }
     must.insert(shared..blocks);
     let too_old = situation.sequence.saturating_sub(proof.rolling_runs.saturating_mul(2));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::ChangedRange;
 use super::gentleness::Gentleness;
-use super::hinting::{HintChoice, Hinting, Situation};
+use super::hinting::{BaselineState, HintChoice, Hinting, Situation};
 use super::plan::Skipping;
 use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking};
 use crate::backup_id::{HintReport, Statistics, VolumeIdentity};
@@ -232,7 +232,11 @@ impl Pass<'_> {
             new_identity: self.options.new_identity,
             parent: self.parent,
             baseline: None,
-            baseline_state: parent.map(|parent| (parent.root, parent.geometry.volume_size())),
+            baseline_state: parent.map(|parent| BaselineState {
+                root: parent.root,
+                size: parent.geometry.volume_size(),
+                backup_id: None,
+            }),
             snapshot: None,
             sequence: self.sequence(),
         }

@@ -16,7 +16,7 @@ use crate::geometry::Geometry;
 use crate::local_state::LocalState;
 use crate::manifest::stored::PageSpool;
 use crate::manifest::working::WorkingManifest;
-use crate::operations::hinting::{Hinting, Situation};
+use crate::operations::hinting::{BaselineState, Hinting, Situation};
 use crate::operations::plan::Skipping;
 use crate::operations::snapshot_watch::SnapshotWatch;
 use crate::operations::tracking::{DeltaOutput, Tracked, Tracking};
@@ -185,7 +185,11 @@ impl Attempt<'_> {
             new_identity: options.new_identity,
             parent: parent.map(|parent| &parent.manifest),
             baseline: self.baseline_table(parent)?,
-            baseline_state: newest.map(|newest| (newest.root, newest.size_bytes)),
+            baseline_state: newest.map(|newest| BaselineState {
+                root: newest.root,
+                size: newest.size_bytes,
+                backup_id: Some(newest.backup_id),
+            }),
             snapshot: self.taken.snapshot.as_deref().map(|snapshot| (snapshot, newest)),
             sequence: self.prepared.sequence,
         };
