@@ -72,6 +72,7 @@ pub(super) struct Hinting {
 enum Chosen {
     Nothing,
     Holes,
+    Unmapped(BlockSet),
     Map(MapPlan),
 }
 
@@ -111,7 +112,13 @@ impl Hinting {
                 }
                 None => "a full backup reads everything".into(),
             },
-            Some(Err(NoHint(reason))) => reason,
+            Some(Err(NoHint(reason))) => {
+                if let Some(mapped) = mapped_blocks(&situation)? {
+                    let reason = format!("{reason}, but for what nothing is mapped to");
+                    return Ok(Self::of(Chosen::Unmapped(mapped), "unmapped", reason));
+                }
+                reason
+            }
             None if has_holes(situation.source)? => {
                 let reason = "the file has holes; those without data in the parent were not read";
                 return Ok(Self::of(Chosen::Holes, "holes", reason));
@@ -125,6 +132,7 @@ impl Hinting {
         match &self.chosen {
             Chosen::Nothing => Skipping::Nothing,
             Chosen::Holes => Skipping::Holes,
+            Chosen::Unmapped(mapped) => Skipping::Unmapped(mapped),
             Chosen::Map(plan) => Skipping::Map(plan),
         }
     }
@@ -149,8 +157,8 @@ impl Hinting {
     fn proven_wrong(&self, tracked: &Tracked) -> Option<String> {
         let kind = &self.kind;
         let what = match (&self.chosen, tracked.lie, &self.promised_root) {
-            (Chosen::Holes, Some(offset), _) => {
-                format!("the file system called offset {offset} a hole and it holds data")
+            (Chosen::Holes | Chosen::Unmapped(_), Some(offset), _) => {
+                format!("offset {offset} was called a hole and it holds data")
             }
             (_, Some(offset), _) => {
                 format!("the hint ({kind}) calls offset {offset} unchanged and it differs from the parent")
@@ -228,6 +236,14 @@ fn from_snapshot(situation: &Situation<'_>, map: &mut ChangeMap) -> Result<Found
         }),
         Err(NoHint(reason)) => Err(NoHint(format!("{reason}; everything was read"))),
     }))
+}
+
+/// What the snapshot's layer maps to data: without a better hint the rest need not be read where the parent has no data.
+fn mapped_blocks(situation: &Situation<'_>) -> Result<Option<BlockSet>> {
+    let Some((snapshot, _)) = situation.snapshot else { return Ok(None) };
+    let mut map = ChangeMap::new(situation.geometry);
+    let told = snapshot.mapped(&mut map)?;
+    Ok(told.ok().and_then(|()| map.into_mapped()))
 }
 
 /// Blocks that must be read whatever the map says, and those whose last proof is too old.

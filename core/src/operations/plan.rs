@@ -1,6 +1,6 @@
 //! What to read: every block, but for those that a hint lets us skip.
 //!
-//! Two hints lead here. Holes of a file are skipped where the parent has no data either; of the runs of holes number 1, 2,
+//! Two hints lead here. Holes of a file (and what the storage layer maps nothing to) are skipped where the parent has no data either; of the runs of holes number 1, 2,
 //! 4, 8, ... one block picked by chance is read all the same, and so is every block where the parent has data. A change
 //! map has been turned into sets of blocks before ([`MapPlan`]). A hint that one read block contradicts is given up: the
 //! caller starts again and reads everything.
@@ -13,6 +13,7 @@ use crate::digest::BlockDigest;
 use crate::error::Result;
 use crate::flow::{Planned, Skip, Skipped};
 use crate::geometry::{BlockIndex, Geometry};
+use crate::hint::block_set::BlockSet;
 use crate::hint::proof::MapPlan;
 use crate::manifest::working::WorkingManifest;
 use crate::source::Source;
@@ -23,8 +24,10 @@ use crate::sys::host;
 pub enum Skipping<'a> {
     /// Nothing: every block is read.
     Nothing,
-    /// Holes of the source.
+    /// Holes of the source, as its file system tells them.
     Holes,
+    /// The same for blocks in which the storage layer maps nothing: all but these.
+    Unmapped(&'a BlockSet),
     /// A change map against the parent.
     Map(&'a MapPlan),
 }
@@ -115,7 +118,7 @@ impl<'a> Plan<'a> {
     fn step(&mut self) -> Result<Planned> {
         match self.skipping {
             Skipping::Nothing => Ok(self.read()),
-            Skipping::Holes => self.step_over_holes(),
+            Skipping::Holes | Skipping::Unmapped(_) => self.step_over_holes(),
             Skipping::Map(plan) => Ok(self.step_by_map(plan)),
         }
     }
@@ -159,13 +162,9 @@ impl<'a> Plan<'a> {
 
     /// Sets `hole_end` when a run of whole hole blocks starts at `next`.
     fn find_hole(&mut self) -> Result<()> {
-        let start = self.geometry.block_offset(self.next);
-        if self.data.as_ref().is_some_and(|data| data.end <= start) {
-            self.data = self.source.next_data(start)?;
-        }
-        let end = match &self.data {
-            Some(data) => self.geometry.block_of(data.start),
-            None => self.geometry.block_count(),
+        let end = match self.skipping {
+            Skipping::Unmapped(mapped) => mapped.next(self.next, true),
+            _ => self.next_data_block()?,
         };
         if end > self.next {
             self.hole_end = end;
@@ -174,6 +173,17 @@ impl<'a> Plan<'a> {
                 self.runs.is_power_of_two().then(|| self.next + host::random_below(end - self.next));
         }
         Ok(())
+    }
+
+    fn next_data_block(&mut self) -> Result<BlockIndex> {
+        let start = self.geometry.block_offset(self.next);
+        if self.data.as_ref().is_some_and(|data| data.end <= start) {
+            self.data = self.source.next_data(start)?;
+        }
+        Ok(match &self.data {
+            Some(data) => self.geometry.block_of(data.start),
+            None => self.geometry.block_count(),
+        })
     }
 
     fn parent_has_data(&self, index: BlockIndex) -> Result<bool> {

@@ -137,6 +137,10 @@ pub trait Snapshot: Send + Sync {
         baseline: &SnapshotRecord,
         map: &mut ChangeMap,
     ) -> Result<std::result::Result<(), NoHint>>;
+    /// Tells `map` what is mapped to data in this snapshot, where the layer knows; the rest reads as zeros.
+    fn mapped(&self, _map: &mut ChangeMap) -> Result<std::result::Result<(), NoHint>> {
+        Ok(Err(NoHint("the storage layer does not tell what is mapped".into())))
+    }
     /// Lets it stay as the baseline of the next hint when this is dropped, in the cheapest form that serves (a bookmark);
     /// from now on its record says `kept`. Called before the commit: if the commit fails, the next run sweeps it away.
     fn keep(&mut self) -> Result<()>;
