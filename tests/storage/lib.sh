@@ -76,6 +76,10 @@ skip_part() { echo "  SKIPPED PART: $*"; }
 
 need_root() { [ "$(id -u)" = 0 ] || skip "needs root (loop devices and mounts)"; }
 
+in_lvm_guest() { # "$@" of the test: goes on where there is real LVM; call it before start_test
+  [ -n "${LVM_SYSTEM_DIR:-}" ] || exec "$TESTS/support/lvm-guest" "$0" "$@"
+}
+
 need_tools() {
   local tool
   for tool in "$@"; do command -v "$tool" >/dev/null || skip "needs the program $tool"; done
@@ -84,9 +88,13 @@ need_tools() {
 # --- loop devices and mounts ---
 
 attach() { # VARIABLE FILE [losetup options]: the new device's path goes into VARIABLE
+  attach_cached "$1" "$2" --direct-io=on "${@:3}"
+}
+
+attach_cached() { # the same through the page cache, for a file in memory
   local _device _try
   for _try in {1..20}; do # others may take the free device first
-    if _device=$(losetup -f --show --direct-io=on "${@:3}" "$2" 2>"$ERR"); then
+    if _device=$(losetup -f --show "${@:3}" "$2" 2>"$ERR"); then
       on_exit "losetup -d $_device"
       printf -v "$1" %s "$_device"
       return
