@@ -1,18 +1,19 @@
 //! The command line: structs only, no logic. Names and flags are a contract.
 
-use std::num::NonZeroU64;
+mod limits;
+mod reading;
+
 use std::path::PathBuf;
 
 use blkdelta_core::digest::DigestKind;
 use blkdelta_core::format::repository_config::Compression;
-use blkdelta_core::operations::DEFAULT_QUEUE_DEPTH;
 use blkdelta_core::operations::backup::WantedKind;
-use blkdelta_core::sys::io_priority::IoPriority;
-use blkdelta_core::throttle::LatencyTarget;
-use blkdelta_core::throttle::schedule::Window;
 use blkdelta_core::units;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
+
+pub use limits::{GentleArgs, LimitArgs, LimitsArgs, LimitsSetArgs, LimitsVerb};
+pub use reading::{ReadArgs, SnapshotArgs};
 
 /// Changed-block tracking and incremental backup of raw volumes.
 ///
@@ -63,10 +64,8 @@ pub enum Verb {
     Apply(ApplyArgs),
     /// Show or change the limits of work that is running.
     Limits(LimitsArgs),
-}
-
-fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
-    units::parse_rate(text).map_err(|error| error.full_text())
+    /// Remove what interrupted backups left: unfinished files, snapshots.
+    Cleanup(CleanupArgs),
 }
 
 fn size_u32(text: &str) -> Result<u32, String> {
@@ -89,106 +88,6 @@ pub struct FormatArgs {
     /// Compression: none, lz4, zstd or zstd:LEVEL.
     #[arg(long, value_name = "HOW", default_value = "zstd:1")]
     pub compression: Compression,
-}
-
-/// How the source is read.
-#[derive(Debug, Args)]
-pub struct ReadArgs {
-    /// Reads in flight.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_QUEUE_DEPTH, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub queue_depth: u32,
-    /// Read a source that others may write to; the image may be smeared.
-    #[arg(long)]
-    pub allow_live: bool,
-    /// Accept another volume under this name or manifest.
-    #[arg(long)]
-    pub new_identity: bool,
-    /// auto: leave out holes of files where the parent has no data either; off: read every block.
-    #[arg(long, value_enum, default_value_t = Hints::Auto)]
-    pub hints: Hints,
-}
-
-/// How gently others on the same device are treated.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Limits")]
-pub struct LimitArgs {
-    /// auto: hardly slow others on the device down (full speed when there is nobody); a time such as 5ms: keep their
-    /// mean latency below it; off: do not listen.
-    #[arg(long, value_name = "auto|TIME|off")]
-    pub latency_target: Option<LatencyTarget>,
-    /// Read at most so much a second, such as 50MiB/s.
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub bwlimit: Option<NonZeroU64>,
-    /// At most so many read requests a second.
-    #[arg(long, value_name = "N")]
-    pub iops_limit: Option<NonZeroU64>,
-    /// Store or write at most so much a second.
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub write_limit: Option<NonZeroU64>,
-    /// Another --bwlimit at some hours, such as 'mon-fri 09:00-18:00=50MiB/s' or '22:00-06:00=off'; several times.
-    #[arg(long, value_name = "WHEN=RATE")]
-    pub limit_at: Vec<Window>,
-    /// What --latency-target leaves in any case, so that a run ends.
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    pub min_rate: Option<NonZeroU64>,
-}
-
-/// Limits and priorities of a run.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits")]
-pub struct GentleArgs {
-    #[command(flatten)]
-    pub limits: LimitArgs,
-    /// Take no care of others: no latency target, the usual priority. Limits that are given still hold.
-    #[arg(long, conflicts_with = "latency_target")]
-    pub full_speed: bool,
-    /// I/O priority: idle, best-effort:0 to 7, realtime:0 to 7; idle unless --full-speed.
-    #[arg(long, value_name = "CLASS")]
-    pub ionice: Option<IoPriority>,
-    /// Niceness of the working threads, -20 to 19.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
-    pub nice: Option<i32>,
-    /// Let the kernel keep the fixed limits too: join a control group of our own for this run, if we may.
-    #[arg(long)]
-    pub cgroup: bool,
-}
-
-/// Arguments of `limits`.
-#[derive(Debug, Args)]
-pub struct LimitsArgs {
-    #[command(subcommand)]
-    pub what: LimitsVerb,
-}
-
-/// What to do with the limits of running work.
-#[derive(Debug, Subcommand)]
-pub enum LimitsVerb {
-    /// Show what runs and under which limits.
-    Show,
-    /// Change the limits that are named; the others stay.
-    Set(LimitsSetArgs),
-}
-
-/// Arguments of `limits set`.
-#[derive(Debug, Args)]
-pub struct LimitsSetArgs {
-    /// Only the run with this process number; all running ones unless given.
-    #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
-    #[command(flatten)]
-    pub limits: LimitArgs,
-    /// Take all limits away.
-    #[arg(long, conflicts_with_all = ["latency_target", "bwlimit", "iops_limit", "write_limit", "limit_at"])]
-    pub full_speed: bool,
-}
-
-/// Whether hints are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Hints {
-    /// Where there are any.
-    Auto,
-    /// Never.
-    Off,
 }
 
 /// Arguments of `init`.
@@ -218,9 +117,9 @@ pub enum KindArg {
 
 impl KindArg {
     /// For the library; a parent that is named decides.
-    pub fn wanted(self, parent: Option<String>) -> WantedKind {
+    pub fn wanted(self, parent: Option<&str>) -> WantedKind {
         match (parent, self) {
-            (Some(parent), _) => WantedKind::Since(parent),
+            (Some(parent), _) => WantedKind::Since(parent.to_owned()),
             (None, Self::Auto) => WantedKind::Auto,
             (None, Self::Full) => WantedKind::Full,
             (None, Self::Incremental) => WantedKind::Incremental,
@@ -232,11 +131,15 @@ impl KindArg {
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub struct BackupArgs {
-    /// Block device or image file.
-    pub source: PathBuf,
-    /// Name of the volume; HOST/NAME unless given.
+    /// Block device, image file, or zfs:POOL/VOL; several with --group.
+    #[arg(required = true)]
+    pub source: Vec<PathBuf>,
+    /// Take the snapshots of all sources at one moment, before the first is read.
+    #[arg(long)]
+    pub group: bool,
+    /// Name of the volume; HOST/NAME unless given. With several sources one for each.
     #[arg(long, value_name = "NAME")]
-    pub volume: Option<String>,
+    pub volume: Vec<String>,
     /// Which kind of backup.
     #[arg(long, value_enum, default_value_t = KindArg::Auto)]
     pub kind: KindArg,
@@ -251,6 +154,8 @@ pub struct BackupArgs {
     pub tag: Vec<String>,
     #[command(flatten)]
     pub read: ReadArgs,
+    #[command(flatten)]
+    pub snapshot: SnapshotArgs,
     #[command(flatten)]
     pub gentle: GentleArgs,
 }
@@ -349,6 +254,14 @@ pub struct VerifyArgs {
     pub data: bool,
     #[command(flatten)]
     pub gentle: GentleArgs,
+}
+
+/// Arguments of `cleanup`.
+#[derive(Debug, Args)]
+pub struct CleanupArgs {
+    /// Only this volume.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
 }
 
 /// Arguments of `apply`.

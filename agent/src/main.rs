@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.verb {
         Verb::Init(args) => commands::init::run(&context, args),
-        Verb::Backup(args) => commands::backup::run(&context, args),
+        Verb::Backup(args) => commands::backup::run(&context, &args),
         Verb::Scan(args) => commands::scan::run(&context, args),
         Verb::List(args) => commands::list::run(&context, &args),
         Verb::Show(args) => commands::show::run(&context, &args),
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Verb::Restore(args) => commands::restore::run(&context, args),
         Verb::Verify(args) => commands::verify::run(&context, args),
         Verb::Apply(args) => commands::apply::run(&context, &args),
+        Verb::Cleanup(args) => commands::cleanup::run(&context, &args),
         Verb::Limits(args) => commands::limits::run(&context, args),
     };
     let exit = result.unwrap_or_else(|error| {

@@ -132,12 +132,18 @@ pub struct ParentLink {
 /// Which hint was used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HintReport {
-    /// `none` or `holes`.
+    /// `none`, `holes`, `lvm-thin`, `lvm-thick`, `zfs`, or the form of a map file.
     pub kind: String,
     /// Why this one, in words.
     pub reason: String,
-    /// Blocks that the hint called unchanged and that were read all the same.
+    /// Blocks that the hint called unchanged and that were read all the same, picked at the edges and by chance.
     pub sampled_blocks: u64,
+    /// Blocks that were read because it was their turn in the rolling scan.
+    #[serde(default)]
+    pub rolling_blocks: u64,
+    /// In how many runs the rolling scan passes over the volume; 0: there is none.
+    #[serde(default)]
+    pub rolling_runs: u32,
 }
 
 /// The snapshot that a backup was read from.
@@ -233,6 +239,12 @@ pub struct BackupRecord {
     /// What was counted.
     #[serde(flatten)]
     pub statistics: Statistics,
+    /// The snapshot that was read; absent when the source was read as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotRecord>,
+    /// The backups whose state is of one moment: the id of the group's first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<BackupId>,
     /// False when something could not be read.
     pub complete: bool,
     /// Labels given by the user.
@@ -247,7 +259,13 @@ pub struct BackupRecord {
 
 impl BackupRecord {
     /// The layout that this version writes.
-    pub const SCHEMA_VERSION: u32 = 1;
+    pub const SCHEMA_VERSION: u32 = 2;
+
+    /// The snapshot that it left as the baseline of the next hint.
+    #[must_use]
+    pub fn baseline(&self) -> Option<&SnapshotRecord> {
+        self.snapshot.as_ref().filter(|snapshot| snapshot.kept)
+    }
 
     /// How a child names this backup.
     #[must_use]

@@ -7,7 +7,11 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Shared by whoever may cancel and whoever works.
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    flag: Arc<AtomicBool>,
+    /// Whoever cancels this one cancels us too.
+    above: Option<Arc<AtomicBool>>,
+}
 
 impl CancelToken {
     /// Not cancelled.
@@ -19,18 +23,25 @@ impl CancelToken {
     /// Wraps a flag that somebody else sets, such as a signal handler.
     #[must_use]
     pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
-        Self(flag)
+        Self { flag, above: None }
+    }
+
+    /// A token of its own that is also cancelled when this one is.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { flag: Arc::default(), above: Some(Arc::clone(&self.flag)) }
     }
 
     /// Asks the work to stop.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
     }
 
     /// Whether it should stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        let set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        set(&self.flag) || self.above.as_ref().is_some_and(set)
     }
 
     /// An error of kind `Cancelled` when it should stop.

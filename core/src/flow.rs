@@ -21,13 +21,28 @@ use crate::sys::buffer_pool::PooledBuffer;
 pub enum Planned {
     /// Read this block.
     Read(BlockIndex),
-    /// These blocks are holes where the parent has no data either: zero without being read.
-    Hole {
-        /// First block.
-        first: BlockIndex,
-        /// How many.
-        count: u64,
-    },
+    /// Do not read these.
+    Skip(Skipped),
+}
+
+/// Blocks that are not read, on a hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// First block.
+    pub first: BlockIndex,
+    /// How many.
+    pub count: u64,
+    /// What they are taken for.
+    pub why: Skip,
+}
+
+/// What blocks are taken for that are not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// Holes where the parent has no data either: zero.
+    Hole,
+    /// What they were in the parent.
+    Carried,
 }
 
 /// What the reader hands on.
@@ -40,12 +55,7 @@ pub enum Read {
         buffer: PooledBuffer,
     },
     /// Passed on from the plan.
-    Hole {
-        /// First block.
-        first: BlockIndex,
-        /// How many.
-        count: u64,
-    },
+    Skip(Skipped),
 }
 
 /// A hashed and compared block.
@@ -88,13 +98,8 @@ pub struct ChangedBlock {
 pub enum Collected {
     /// A block.
     Block(Compared),
-    /// Blocks that are zero without having been read.
-    Hole {
-        /// First block.
-        first: BlockIndex,
-        /// How many.
-        count: u64,
-    },
+    /// Blocks that were not read.
+    Skip(Skipped),
 }
 
 impl Collected {
@@ -103,7 +108,7 @@ impl Collected {
     pub fn span(&self) -> (BlockIndex, u64) {
         match self {
             Self::Block(block) => (block.index, 1),
-            Self::Hole { first, count } => (*first, *count),
+            Self::Skip(skipped) => (skipped.first, skipped.count),
         }
     }
 }

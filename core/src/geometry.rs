@@ -97,6 +97,16 @@ impl Geometry {
         end.saturating_sub(self.block_offset(first))
     }
 
+    /// Blocks at the start that a volume of this cut and one of the other size share whole; all of them when the sizes are
+    /// equal.
+    #[must_use]
+    pub fn shared_blocks(&self, other: &Self) -> u64 {
+        if other.volume_size == self.volume_size {
+            return self.block_count();
+        }
+        other.volume_size.min(self.volume_size) / u64::from(self.block_size)
+    }
+
     /// Grains in a full block.
     #[must_use]
     pub fn grains_per_block(&self) -> u32 {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod backup;
+mod cleanup;
 mod damage;
 mod diff;
 mod init;

@@ -208,6 +208,7 @@ RECORD_KEYS = set(
     grain_size digest root oldest_read hint blocks_total blocks_changed grains_changed bytes_read bytes_carried
     bytes_changed bytes_stored duration_s throttled_s complete tags delta manifest tool_version""".split()
 )
+SINCE_2 = set("snapshot group position".split())  # each may be absent
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 HEX16, HEX32 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
@@ -715,8 +716,10 @@ class Repository:
             if path.name.endswith(".unfinished"):
                 continue
             record = read_document(path)
-            supported_if(record.get("schema_version") == 1, f"{path}: schema {record.get('schema_version')}")
-            supported_if(set(record) == RECORD_KEYS, f"{path}: keys {set(record) ^ RECORD_KEYS}")
+            version = record.get("schema_version")
+            supported_if(version in (1, 2), f"{path}: schema {version}")
+            keys = set(record) - (SINCE_2 if version >= 2 else set())
+            supported_if(keys == RECORD_KEYS, f"{path}: keys {keys ^ RECORD_KEYS}")
             self.check_record(record, name, folder, path)
             backups[record["sequence"]] = Backup(self, record)
         return backups

@@ -70,15 +70,25 @@ impl Engine {
         folder.join(format!("{VOLUME}.manifest"))
     }
 
-    /// Backs an image up.
-    pub fn backup(&self, source: &Path, kind: WantedKind) -> Result<BackupReport> {
-        let options = BackupOptions {
+    /// The usual options for an image.
+    #[must_use]
+    pub fn backup_options(&self, source: &Path, kind: WantedKind) -> BackupOptions {
+        BackupOptions {
             volume: Some(VOLUME.to_owned()),
             kind,
             gentleness: Gentleness::full_speed(),
             ..BackupOptions::new(source, self.scratch.path("state"))
-        };
-        backup(&self.repository, &options, &Progress::new(), &CancelToken::new())
+        }
+    }
+
+    /// Backs an image up.
+    pub fn backup(&self, source: &Path, kind: WantedKind) -> Result<BackupReport> {
+        self.backup_with(&self.backup_options(source, kind))
+    }
+
+    /// Backs up with these options.
+    pub fn backup_with(&self, options: &BackupOptions) -> Result<BackupReport> {
+        backup(&self.repository, options, &Progress::new(), &CancelToken::new())
     }
 
     /// Restores with these options.

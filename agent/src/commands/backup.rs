@@ -1,41 +1,80 @@
 //! `blkdelta backup`
 
-use blkdelta_core::error::Result;
-use blkdelta_core::operations::backup::{BackupOptions, BackupReport, backup};
+use std::path::PathBuf;
+
+use blkdelta_core::error::{Error, ErrorKind, Result};
+use blkdelta_core::operations::backup::{BackupOptions, BackupReport, backup_group};
+use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::units::format_size;
 
-use crate::cli::{BackupArgs, Hints};
+use crate::cli::BackupArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
 use crate::gentleness::Running;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
-pub fn run(context: &Context, args: BackupArgs) -> Result<Exit> {
+pub fn run(context: &Context, args: &BackupArgs) -> Result<Exit> {
+    check_sources(args)?;
     let repository = context.repository()?;
-    let running = Running::begin(args.gentle)?;
-    let options = BackupOptions {
-        gentleness: running.gentleness.clone(),
-        volume: args.volume,
-        kind: args.kind.wanted(args.parent),
+    let running = Running::begin(args.gentle.clone())?;
+    let options = options(args, &running.gentleness)?;
+    let mut reports = Vec::new();
+    let view = ProgressView::start("backup", "changed", &context.progress, context.quiet);
+    let done = backup_group(&repository, &options, &context.progress, &context.cancel, &mut |report| {
+        reports.push(report);
+        Ok(())
+    });
+    drop(view);
+    // What was committed before a later volume failed is told too.
+    tell(context, args.group, &reports)?;
+    done?;
+    Ok(if reports.iter().any(|report| report.alarm.is_some()) { Exit::Doubtful } else { Exit::Done })
+}
+
+fn check_sources(args: &BackupArgs) -> Result<()> {
+    let wrong = |text: &str, hint: &str| Err(Error::new(ErrorKind::WrongUse, text).hint(hint));
+    if args.source.len() > 1 && !args.group {
+        return wrong("several sources", "add --group to take their snapshots at one moment, or name one");
+    }
+    if !args.volume.is_empty() && args.volume.len() != args.source.len() {
+        return wrong("--volume must be given once for each source", "leave it out, or name all volumes");
+    }
+    if args.parent.is_some() && args.source.len() > 1 {
+        return wrong("--parent is for one source", "leave it out, or name one source");
+    }
+    Ok(())
+}
+
+fn options(args: &BackupArgs, gentleness: &Gentleness) -> Result<Vec<BackupOptions>> {
+    let state = Context::state_folder()?;
+    let of_source = |(number, source): (usize, &PathBuf)| BackupOptions {
+        gentleness: gentleness.clone(),
+        volume: args.volume.get(number).cloned(),
+        kind: args.kind.wanted(args.parent.as_deref()),
         allow_live: args.read.allow_live,
         new_identity: args.read.new_identity,
-        hints: args.read.hints == Hints::Auto,
+        snapshot: args.snapshot.snapshot.into(),
+        snapshot_size: args.snapshot.snapshot_size,
+        keep_snapshot: args.snapshot.keep_snapshot.into(),
+        hints: args.read.hints.clone(),
+        proof: args.read.proof(),
         queue_depth: args.read.queue_depth,
         compression: args.compression,
-        tags: args.tag,
-        ..BackupOptions::new(args.source, Context::state_folder()?)
+        tags: args.tag.clone(),
+        ..BackupOptions::new(source, &state)
     };
-    let view = ProgressView::start("backup", "changed", &context.progress, context.quiet);
-    let done = backup(&repository, &options, &context.progress, &context.cancel);
-    drop(view);
-    let done = done?;
-    if context.json {
-        report::json(&done)?;
-    } else {
-        report::line(&text(&done))?;
+    Ok(args.source.iter().enumerate().map(of_source).collect())
+}
+
+/// A group's JSON is an array.
+fn tell(context: &Context, group: bool, reports: &[BackupReport]) -> Result<()> {
+    match reports {
+        _ if context.json && group => report::json(&reports),
+        [only] if context.json => report::json(only),
+        _ if context.json => Ok(()),
+        _ => reports.iter().try_for_each(|done| report::line(&text(done))),
     }
-    Ok(if done.alarm.is_some() { Exit::Doubtful } else { Exit::Done })
 }
 
 fn text(report: &BackupReport) -> String {

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod backup;
+pub mod cleanup;
 pub mod diff;
 pub mod init;
 pub mod limits;

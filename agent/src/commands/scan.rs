@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use blkdelta_core::error::{Error, ErrorKind, Result};
+use blkdelta_core::operations::hinting::HintChoice;
 use blkdelta_core::operations::scan::{ScanOptions, scan};
 use blkdelta_core::storage::local::FileReplacer;
 use blkdelta_core::storage::{ObjectWriter, StreamWriter};
@@ -11,7 +12,7 @@ use blkdelta_core::sys::files::standard_output;
 use blkdelta_core::units::format_size;
 
 use super::init;
-use crate::cli::{Hints, ScanArgs};
+use crate::cli::ScanArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
 use crate::gentleness::Running;
@@ -36,7 +37,9 @@ pub fn run(context: &Context, args: ScanArgs) -> Result<Exit> {
         format: init::options(&args.format),
         allow_live: args.read.allow_live,
         new_identity: args.read.new_identity,
-        hints: args.read.hints == Hints::Auto && !to_stdout,
+        // A delta that has gone down a pipe cannot be begun again.
+        hints: if to_stdout { HintChoice::Off } else { args.read.hints.clone() },
+        proof: args.read.proof(),
         queue_depth: args.read.queue_depth,
         ..ScanOptions::new(args.source)
     };

@@ -71,6 +71,12 @@ impl ChangeMap {
         &self.changed
     }
 
+    /// Blocks that the storage layer maps to data, where it told.
+    #[must_use]
+    pub fn into_mapped(self) -> Option<BlockSet> {
+        self.mapped
+    }
+
     /// Whether the storage layer says that nothing is mapped anywhere in this block.
     #[must_use]
     pub fn is_unmapped(&self, index: u64) -> bool {

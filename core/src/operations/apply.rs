@@ -70,14 +70,14 @@ pub fn apply(
     let governor = Governor::none();
     let job = Job { throttle: governor.throttle(), delta: &delta, geometry, target, progress, cancel };
     if let Some(parent) = delta.header().parent {
-        let source = source::open(target, true)?;
+        let source = source::open(target, true, None)?;
         if source.size() == geometry.volume_size() && job.root_now(&*source)? == delta.trailer().root {
             return Ok(report(0, true));
         }
         job.prove_parent(&*source, parent)?;
     }
     let written = job.write(force)?;
-    let source = source::open(target, true)?;
+    let source = source::open(target, true, None)?;
     if job.root_now(&*source)? != delta.trailer().root {
         return Err(Error::damaged("after applying, the target does not have the delta's root").path(target));
     }

@@ -10,7 +10,7 @@ use crate::backup_id::{Sequence, Statistics};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootDigest, is_zero};
 use crate::encoder::Gatherer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{ChangedBlock, Collected, Compared, DeltaMessage, RawFrame, Verdict};
+use crate::flow::{ChangedBlock, Collected, Compared, DeltaMessage, RawFrame, Skip, Skipped, Verdict};
 use crate::format::index::IndexEntry;
 use crate::format::manifest::{ENTRY_LEN, PAGE_LEN, TableEntry};
 use crate::geometry::{BlockIndex, Geometry};
@@ -90,20 +90,34 @@ impl<'a> TableBuilder<'a> {
         TableEntry::decode(&self.parent_page[at..at + ENTRY_LEN])
     }
 
-    fn push_read(&mut self, digest: BlockDigest, unchanged: bool) -> Result<()> {
+    /// A block that was read; `keep_mark` leaves the older mark on an unchanged one.
+    fn push_read(&mut self, digest: BlockDigest, keep_mark: bool) -> Result<()> {
         let before = self.parent_entry()?;
-        let keep = self.reads_all && unchanged && before.last_read != 0;
+        let keep = keep_mark && before.last_read != 0;
         let last_read = if keep { before.last_read } else { self.sequence };
         self.push(TableEntry { digest, last_read })
+    }
+
+    /// The next block is what it was in the parent, by a hint; returns its digest.
+    fn push_carried(&mut self) -> Result<BlockDigest> {
+        let before = self.parent_entry()?;
+        let scanned = self.parent.map_or(0, |parent| parent.header().scanned_sequence);
+        self.lower_oldest(before.last_read.max(scanned));
+        self.push(before)?;
+        Ok(before.digest)
+    }
+
+    fn lower_oldest(&mut self, read: Sequence) {
+        self.oldest = match (self.oldest, read) {
+            (Some(oldest), read) if read > 0 => Some(oldest.min(read)),
+            _ => None,
+        };
     }
 
     fn push_hole(&mut self) -> Result<()> {
         let before = self.parent_entry()?;
         let entry = if before.digest == BlockDigest::ZERO { before } else { TableEntry::HOLE };
-        self.oldest = match (self.oldest, entry.last_read) {
-            (Some(oldest), read) if read > 0 => Some(oldest.min(read)),
-            _ => None,
-        };
+        self.lower_oldest(entry.last_read);
         self.push(entry)
     }
 
@@ -256,22 +270,34 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// The next item in order.
-    pub fn take(&mut self, item: Collected) -> Result<()> {
+    /// The next item in order; `by_chance` when it was read only to prove a hint.
+    pub fn take(&mut self, item: Collected, by_chance: bool) -> Result<()> {
         let (first, count) = item.span();
-        if let Some(on_digest) = &mut self.on_digest {
-            let digest = if let Collected::Block(block) = &item { block.digest } else { BlockDigest::ZERO };
-            on_digest(first, count, digest)?;
-        }
         match item {
-            Collected::Hole { first, count } => self.take_hole(first, count)?,
-            Collected::Block(block) => self.take_block(block)?,
+            Collected::Skip(Skipped { why: Skip::Hole, .. }) => self.take_hole(first, count)?,
+            Collected::Skip(Skipped { why: Skip::Carried, .. }) => self.take_carried(first, count)?,
+            Collected::Block(block) => self.take_block(block, by_chance)?,
         }
         self.progress.add_done(self.geometry.span_len(first, count));
         Ok(())
     }
 
+    fn tell(&mut self, first: BlockIndex, count: u64, digest: BlockDigest) -> Result<()> {
+        self.on_digest.as_mut().map_or(Ok(()), |on_digest| on_digest(first, count, digest))
+    }
+
+    fn take_carried(&mut self, first: BlockIndex, count: u64) -> Result<()> {
+        for index in first..first + count {
+            let digest = self.table.push_carried()?;
+            self.tell(index, 1, digest)?;
+            self.root.push(digest);
+        }
+        self.statistics.bytes_carried += self.geometry.span_len(first, count);
+        Ok(())
+    }
+
     fn take_hole(&mut self, first: BlockIndex, count: u64) -> Result<()> {
+        self.tell(first, count, BlockDigest::ZERO)?;
         self.root.push_zeros(count);
         self.table.push_holes(count)?;
         let inherited = self.inherited_blocks().saturating_sub(first).min(count);
@@ -284,13 +310,7 @@ impl<'a> Collector<'a> {
 
     /// Blocks that have their full counterpart in the parent.
     fn inherited_blocks(&self) -> u64 {
-        let Some(parent) = self.table.parent else { return 0 };
-        let before = parent.header().geometry;
-        if before.volume_size() == self.geometry.volume_size() {
-            return self.geometry.block_count();
-        }
-        let smaller = before.volume_size().min(self.geometry.volume_size());
-        smaller / u64::from(self.geometry.block_size())
+        self.table.parent.map_or(0, |parent| self.geometry.shared_blocks(&parent.header().geometry))
     }
 
     /// Zero blocks that the parent does not have: stored explicitly, as ranges.
@@ -323,10 +343,13 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn take_block(&mut self, block: Compared) -> Result<()> {
+    fn take_block(&mut self, block: Compared, by_chance: bool) -> Result<()> {
+        self.tell(block.index, 1, block.digest)?;
         self.statistics.bytes_read += u64::from(block.len);
         self.root.push(block.digest);
-        self.table.push_read(block.digest, matches!(block.verdict, Verdict::Unchanged))?;
+        // A page of the table that only got new marks would be stored again, so marks are renewed where neighbours are.
+        let unchanged = matches!(block.verdict, Verdict::Unchanged);
+        self.table.push_read(block.digest, unchanged && (self.table.reads_all || by_chance))?;
         let Verdict::Changed(changed) = block.verdict else { return Ok(()) };
         let absent_before = changed.whole && changed.old == BlockDigest::UNKNOWN;
         if block.digest == BlockDigest::ZERO && absent_before {

@@ -4,13 +4,16 @@ pub mod apply;
 mod assembled_block;
 mod assembly;
 pub mod backup;
+pub mod cleanup;
 mod collector;
 pub mod diff;
 mod frame_cache;
 pub mod gentleness;
+pub mod hinting;
 mod plan;
 pub mod restore;
 pub mod scan;
+mod snapshot_watch;
 mod tracking;
 pub mod verify;
 

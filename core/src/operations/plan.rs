@@ -1,46 +1,78 @@
-//! What to read: every block, but for holes of a file where the parent has no data either.
+//! What to read: every block, but for those that a hint lets us skip.
 //!
-//! A hole is a hint, and hints lie: of the runs of holes number 1, 2, 4, 8, ... one block picked by chance is read all
-//! the same, and so is every block where the parent has data. If one of them holds data, the caller starts again without
-//! hints.
+//! Two hints lead here. Holes of a file (and what the storage layer maps nothing to) are skipped where the parent has no data either; of the runs of holes number 1, 2,
+//! 4, 8, ... one block picked by chance is read all the same, and so is every block where the parent has data. A change
+//! map has been turned into sets of blocks before ([`MapPlan`]). A hint that one read block contradicts is given up: the
+//! caller starts again and reads everything.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::digest::BlockDigest;
 use crate::error::Result;
-use crate::flow::Planned;
+use crate::flow::{Planned, Skip, Skipped};
 use crate::geometry::{BlockIndex, Geometry};
+use crate::hint::block_set::BlockSet;
+use crate::hint::proof::MapPlan;
 use crate::manifest::working::WorkingManifest;
 use crate::source::Source;
 use crate::sys::host;
 
-/// Blocks that are read although the hint calls them holes.
+/// What lets blocks be skipped.
+#[derive(Debug, Clone, Copy)]
+pub enum Skipping<'a> {
+    /// Nothing: every block is read.
+    Nothing,
+    /// Holes of the source, as its file system tells them.
+    Holes,
+    /// The same for blocks in which the storage layer maps nothing: all but these.
+    Unmapped(&'a BlockSet),
+    /// A change map against the parent.
+    Map(&'a MapPlan),
+}
+
+/// Why a block is read although the hint would let it be skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sample {
+    /// A hole of the file; if it holds data, the hint lies.
+    Hole,
+    /// Picked by chance or at the edge of a change; if it differs from the parent, the hint lies.
+    Chance,
+    /// Its turn in the rolling scan; the same.
+    Rolling,
+}
+
+/// Blocks that are read to prove the hint.
 #[derive(Clone, Default)]
 pub struct Samples(Arc<Mutex<Inside>>);
 
 #[derive(Default)]
 struct Inside {
-    waiting: BTreeSet<BlockIndex>,
-    count: u64,
+    waiting: BTreeMap<BlockIndex, Sample>,
+    by_chance: u64,
+    rolling: u64,
 }
 
 impl Samples {
-    fn add(&self, index: BlockIndex) {
+    fn add(&self, index: BlockIndex, why: Sample) {
         let mut inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inside.waiting.insert(index);
-        inside.count += 1;
+        inside.waiting.insert(index, why);
+        match why {
+            Sample::Rolling => inside.rolling += 1,
+            Sample::Hole | Sample::Chance => inside.by_chance += 1,
+        }
     }
 
-    /// Whether this block was read although the hint calls it a hole; asked once a block, which is then forgotten.
-    pub fn take(&self, index: BlockIndex) -> bool {
+    /// Whether this block was read to prove the hint; asked once a block, which is then forgotten.
+    pub fn take(&self, index: BlockIndex) -> Option<Sample> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&index)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
+    /// How many there are: picked by chance, and by the rolling scan.
+    pub fn count(&self) -> (u64, u64) {
+        let inside = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (inside.by_chance, inside.rolling)
     }
 }
 
@@ -49,7 +81,7 @@ pub struct Plan<'a> {
     source: &'a dyn Source,
     geometry: Geometry,
     parent: Option<&'a WorkingManifest>,
-    use_holes: bool,
+    skipping: Skipping<'a>,
     samples: Samples,
     next: BlockIndex,
     data: Option<Range<u64>>,
@@ -60,12 +92,12 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Of all blocks; holes are left out only with `use_holes`.
+    /// Of all blocks; what is read to prove the hint is put into `samples`.
     pub fn new(
         source: &'a dyn Source,
         geometry: Geometry,
         parent: Option<&'a WorkingManifest>,
-        use_holes: bool,
+        skipping: Skipping<'a>,
         samples: Samples,
     ) -> Self {
         let data = Some(0..0);
@@ -73,7 +105,7 @@ impl<'a> Plan<'a> {
             source,
             geometry,
             parent,
-            use_holes,
+            skipping,
             samples,
             next: 0,
             data,
@@ -84,41 +116,74 @@ impl<'a> Plan<'a> {
     }
 
     fn step(&mut self) -> Result<Planned> {
-        if self.use_holes && self.next >= self.hole_end {
+        match self.skipping {
+            Skipping::Nothing => Ok(self.read()),
+            Skipping::Holes | Skipping::Unmapped(_) => self.step_over_holes(),
+            Skipping::Map(plan) => Ok(self.step_by_map(plan)),
+        }
+    }
+
+    fn read(&mut self) -> Planned {
+        self.next += 1;
+        Planned::Read(self.next - 1)
+    }
+
+    fn step_by_map(&mut self, plan: &MapPlan) -> Planned {
+        let first = self.next;
+        let until = plan.next_read(first).min(self.geometry.block_count());
+        if until > first {
+            self.next = until;
+            return Planned::Skip(Skipped { first, count: until - first, why: Skip::Carried });
+        }
+        if let Some(sample) = plan.sample(first) {
+            self.samples.add(first, if sample.rolling { Sample::Rolling } else { Sample::Chance });
+        }
+        self.read()
+    }
+
+    fn step_over_holes(&mut self) -> Result<Planned> {
+        if self.next >= self.hole_end {
             self.find_hole()?;
         }
         let index = self.next;
         if index >= self.hole_end || self.sample == Some(index) || self.parent_has_data(index)? {
             if index < self.hole_end {
-                self.samples.add(index);
+                self.samples.add(index, Sample::Hole);
             }
-            self.next += 1;
-            return Ok(Planned::Read(index));
+            return Ok(self.read());
         }
         let limit = self.sample.filter(|sample| *sample > index).unwrap_or(self.hole_end).min(self.hole_end);
         self.next += 1;
         while self.next < limit && !self.parent_has_data(self.next)? {
             self.next = self.skip_empty_pages(limit)?;
         }
-        Ok(Planned::Hole { first: index, count: self.next - index })
+        Ok(Planned::Skip(Skipped { first: index, count: self.next - index, why: Skip::Hole }))
     }
 
     /// Sets `hole_end` when a run of whole hole blocks starts at `next`.
     fn find_hole(&mut self) -> Result<()> {
-        let start = self.geometry.block_offset(self.next);
-        if self.data.as_ref().is_some_and(|data| data.end <= start) {
-            self.data = self.source.next_data(start)?;
-        }
-        let end = match &self.data {
-            Some(data) => self.geometry.block_of(data.start),
-            None => self.geometry.block_count(),
+        let end = match self.skipping {
+            Skipping::Unmapped(mapped) => mapped.next(self.next, true),
+            _ => self.next_data_block()?,
         };
         if end > self.next {
             self.hole_end = end;
             self.runs += 1;
-            self.sample = self.runs.is_power_of_two().then(|| random_block(self.next, end));
+            self.sample =
+                self.runs.is_power_of_two().then(|| self.next + host::random_below(end - self.next));
         }
         Ok(())
+    }
+
+    fn next_data_block(&mut self) -> Result<BlockIndex> {
+        let start = self.geometry.block_offset(self.next);
+        if self.data.as_ref().is_some_and(|data| data.end <= start) {
+            self.data = self.source.next_data(start)?;
+        }
+        Ok(match &self.data {
+            Some(data) => self.geometry.block_of(data.start),
+            None => self.geometry.block_count(),
+        })
     }
 
     fn parent_has_data(&self, index: BlockIndex) -> Result<bool> {
@@ -138,11 +203,6 @@ impl<'a> Plan<'a> {
         let empty = whole_page && is_zero(&parent.page(self.next / BLOCKS_PER_PAGE)?);
         Ok(if empty { page_end } else { self.next + 1 })
     }
-}
-
-fn random_block(first: BlockIndex, end: BlockIndex) -> BlockIndex {
-    let random = host::random_bytes::<8>().map(u64::from_le_bytes).unwrap_or_default();
-    first + random % (end - first)
 }
 
 impl Iterator for Plan<'_> {

@@ -234,7 +234,7 @@ fn prove_target(
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<()> {
-    let target = source::open(path, true)?;
+    let target = source::open(path, true, None)?;
     let read =
         read_digests(&*target, geometry, record.digest, throttle, progress, cancel, &mut |_, _, _| Ok(()))?;
     if read.root != record.root {

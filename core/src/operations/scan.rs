@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::ChangedRange;
 use super::gentleness::Gentleness;
-use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking, has_holes};
+use super::hinting::{BaselineState, HintChoice, Hinting, Situation};
+use super::plan::Skipping;
+use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking};
 use crate::backup_id::{HintReport, Statistics, VolumeIdentity};
 use crate::cancel::CancelToken;
 use crate::digest::{DigestKind, RootDigest};
@@ -16,10 +18,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::delta::{DeltaHeader, DeltaParent};
 use crate::format::manifest::{Form, ManifestHeader};
 use crate::geometry::Geometry;
+use crate::hint::proof::Proof;
 use crate::manifest::working::{self, WorkingManifest};
 use crate::progress::Progress;
 use crate::reader::Method;
 use crate::repository::InitOptions;
+use crate::snapshot;
 use crate::source::{self, Source};
 use crate::storage::ObjectWriter;
 use crate::throttle::governor::{Throttle, ThrottleReport};
@@ -39,8 +43,10 @@ pub struct ScanOptions {
     pub allow_live: bool,
     /// Accept a manifest of another volume.
     pub new_identity: bool,
-    /// Use hints (holes of files).
-    pub hints: bool,
+    /// Where hints come from.
+    pub hints: HintChoice,
+    /// How hints are proven.
+    pub proof: Proof,
     /// Reads in flight.
     pub queue_depth: u32,
     /// How gently; the default listens to whoever else uses the device.
@@ -58,7 +64,8 @@ impl ScanOptions {
             format: InitOptions::default(),
             allow_live: false,
             new_identity: false,
-            hints: true,
+            hints: HintChoice::Auto,
+            proof: Proof::default(),
             queue_depth: DEFAULT_QUEUE_DEPTH,
             gentleness: Gentleness::default(),
         }
@@ -111,7 +118,10 @@ pub fn scan(
     cancel: &CancelToken,
 ) -> Result<ScanReport> {
     let begun = Instant::now();
-    let source = source::open(&options.source, options.allow_live)?;
+    let brought = snapshot::brought(&options.source)?;
+    let device = brought.as_ref().map_or(&options.source, |brought| &brought.device);
+    let identity = brought.as_ref().map(|brought| brought.identity.clone());
+    let source = source::open(device, options.allow_live, identity)?;
     let parent = options.manifest.as_deref().map(WorkingManifest::open).transpose()?;
     check_parent(options, &*source, parent.as_ref())?;
     let (digest, geometry) = cut(options, &*source, parent.as_ref())?;
@@ -121,7 +131,7 @@ pub fn scan(
         false,
         progress,
     )?;
-    let mut pass = Pass {
+    let pass = Pass {
         options,
         throttle: governor.throttle(),
         source: &*source,
@@ -131,25 +141,24 @@ pub fn scan(
         progress,
         cancel,
     };
-    let (mut alarm, mut warnings) = (None, Vec::new());
-    let mut use_holes = options.hints && !options.new_identity && has_holes(&*source)?;
+    let mut warnings = Vec::new();
+    let mut hinting = Hinting::choose(&options.hints, options.proof, pass.situation())?;
     let _cleanup = options.write_manifest.as_deref().map(|path| Cleanup(unfinished(path)));
-    let mut tracked = pass.run(use_holes, &mut delta, on_range)?;
-    if let Some(offset) = tracked.0.lie {
-        alarm = Some(format!(
-            "the file system called offset {offset} a hole and it holds data: read in full instead"
-        ));
-        on_restart()?;
-        use_holes = false;
-        tracked = pass.run(use_holes, &mut delta, on_range)?;
-    }
-    let (tracked, next) = tracked;
+    let mut runs = 0;
+    let (tracked, next, alarm) = hinting.track(|skipping, _| {
+        runs += 1;
+        if runs > 1 {
+            on_restart()?;
+        }
+        pass.run(skipping, &mut delta, on_range)
+    })?;
     if let Some(next) = next {
-        pass.keep(next, use_holes, tracked.root)?;
+        pass.keep(next, hinting.reads_all(), tracked.root)?;
     }
     if let Method::Pread(why) = &tracked.method {
         warnings.push(why.clone());
     }
+    let hint = hinting.report(&tracked);
     let mut statistics = tracked.statistics;
     statistics.bytes_stored = tracked.delta.map_or(0, |delta| delta.size);
     let throttle = governor.report();
@@ -165,11 +174,7 @@ pub fn scan(
         digest,
         root: tracked.root,
         parent_root: parent.as_ref().map(|parent| parent.header().root),
-        hint: HintReport {
-            kind: if use_holes { "holes" } else { "none" }.into(),
-            reason: if use_holes { "the file has holes" } else { "every block was read" }.into(),
-            sampled_blocks: tracked.sampled_blocks,
-        },
+        hint,
         statistics,
         warnings,
         throttle,
@@ -219,7 +224,25 @@ impl Pass<'_> {
         self.parent.map_or(1, |parent| parent.header().sequence.saturating_add(1))
     }
 
-    fn header(&self, use_holes: bool, root: RootDigest) -> ManifestHeader {
+    fn situation(&self) -> Situation<'_> {
+        let parent = self.parent.map(WorkingManifest::header);
+        Situation {
+            source: self.source,
+            geometry: self.geometry,
+            new_identity: self.options.new_identity,
+            parent: self.parent,
+            baseline: None,
+            baseline_state: parent.map(|parent| BaselineState {
+                root: parent.root,
+                size: parent.geometry.volume_size(),
+                backup_id: None,
+            }),
+            snapshot: None,
+            sequence: self.sequence(),
+        }
+    }
+
+    fn header(&self, reads_all: bool, root: RootDigest) -> ManifestHeader {
         let parent = self.parent.map(WorkingManifest::header);
         ManifestHeader {
             form: Form::Working { unsettled: true },
@@ -229,34 +252,34 @@ impl Pass<'_> {
             sequence: self.sequence(),
             parent_sequence: parent.map_or(0, |parent| parent.sequence),
             parent_root: parent.map_or(RootDigest::NONE, |parent| parent.root),
-            scanned_sequence: if use_holes {
-                parent.map_or(0, |parent| parent.scanned_sequence)
-            } else {
+            scanned_sequence: if reads_all {
                 self.sequence()
+            } else {
+                parent.map_or(0, |parent| parent.scanned_sequence)
             },
             root,
         }
     }
 
     fn run(
-        &mut self,
-        use_holes: bool,
+        &self,
+        skipping: Skipping<'_>,
         delta: &mut Option<DeltaTarget<'_>>,
         on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
     ) -> Result<(Tracked, Option<WorkingManifest>)> {
         let next = match &self.options.write_manifest {
             Some(path) => {
-                Some(WorkingManifest::create(&unfinished(path), self.header(use_holes, RootDigest::NONE))?)
+                Some(WorkingManifest::create(&unfinished(path), self.header(false, RootDigest::NONE))?)
             }
             None => None,
         };
-        let tracked = self.track(use_holes, delta, next.as_ref(), on_range)?;
+        let tracked = self.track(skipping, delta, next.as_ref(), on_range)?;
         Ok((tracked, next))
     }
 
     fn track(
         &self,
-        use_holes: bool,
+        skipping: Skipping<'_>,
         delta: &mut Option<DeltaTarget<'_>>,
         next: Option<&WorkingManifest>,
         on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
@@ -279,7 +302,7 @@ impl Pass<'_> {
             delta,
             sequence: self.sequence(),
             queue_depth: self.options.queue_depth,
-            use_holes,
+            skipping,
             throttle: self.throttle,
             cancel: self.cancel,
             progress: self.progress,
@@ -306,8 +329,8 @@ impl Pass<'_> {
     }
 
     /// Gives the new manifest its name; only now does it replace an older one.
-    fn keep(&self, mut next: WorkingManifest, use_holes: bool, root: RootDigest) -> Result<()> {
-        next.settle(self.header(use_holes, root))?;
+    fn keep(&self, mut next: WorkingManifest, reads_all: bool, root: RootDigest) -> Result<()> {
+        next.settle(self.header(reads_all, root))?;
         match &self.options.write_manifest {
             Some(path) => next.rename(path).map(drop),
             None => Ok(()),

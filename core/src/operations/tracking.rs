@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::collector::{Collection, Collector, DeltaFeed, OnDigest, Reorder, TableBuilder, stopped};
-use super::plan::{Plan, Samples};
+use super::plan::{Plan, Sample, Samples, Skipping};
 use super::{ChangedRange, RangeMerger};
 use crate::backup_id::{Sequence, Statistics};
 use crate::cancel::CancelToken;
@@ -23,7 +23,7 @@ use crate::delta::writer::{ChangeCounts, DeltaWriter, Written};
 use crate::digest::{BlockDigest, DigestKind, RootDigest};
 use crate::encoder::{Encoder, Gatherer};
 use crate::error::{Error, Result};
-use crate::flow::{Collected, Compared, DeltaMessage, RawBytes, RawFrame, Read};
+use crate::flow::{Collected, Compared, DeltaMessage, RawBytes, RawFrame, Read, Skip, Skipped, Verdict};
 use crate::format::delta::DeltaHeader;
 use crate::format::repository_config::Compression;
 use crate::geometry::{Geometry, to_usize};
@@ -64,8 +64,8 @@ pub struct Tracking<'a> {
     pub delta: Option<DeltaOutput>,
     pub sequence: Sequence,
     pub queue_depth: u32,
-    /// Leave out holes where the parent has no data.
-    pub use_holes: bool,
+    /// What lets blocks be skipped.
+    pub skipping: Skipping<'a>,
     pub throttle: &'a Throttle,
     pub cancel: &'a CancelToken,
     pub progress: &'a Progress,
@@ -86,10 +86,11 @@ pub struct Tracked {
     pub statistics: Statistics,
     pub spool: Option<PageSpool>,
     pub oldest_read: Option<Sequence>,
-    pub sampled_blocks: u64,
+    /// Blocks that were read to prove the hint: picked, and by the rolling scan.
+    pub proofs: (u64, u64),
     pub delta: Option<Written>,
     pub method: Method,
-    /// Offset of a block that the hint called a hole and that holds data.
+    /// Offset of a block that proves the hint wrong.
     pub lie: Option<u64>,
 }
 
@@ -145,7 +146,7 @@ impl Tracking<'_> {
         tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
 
         let (failure, window, samples) = (Failure::default(), Window::default(), Samples::default());
-        let plan = Plan::new(self.source, self.geometry, self.parent, self.use_holes, samples.clone());
+        let plan = Plan::new(self.source, self.geometry, self.parent, self.skipping, samples.clone());
         let comparer = Comparer::new(self.parent, self.geometry);
         let writer = self.delta.map(|output| {
             let out = Box::new(ThrottledWriter::new(output.out, self.throttle.clone(), failure.stop.clone()));
@@ -175,12 +176,12 @@ impl Tracking<'_> {
                 failure.guard(|| reader.run(&job, Box::new(plan), &read_to));
             });
             for _ in 0..hashers {
-                let (from, to, next, digest) =
-                    (read_from.clone(), collected_to.clone(), self.next, self.digest);
+                let (from, to, digest) = (read_from.clone(), collected_to.clone(), self.digest);
+                let states = States { parent: self.parent, next: self.next };
                 scope.spawn(move || {
                     throttle.enter_thread();
                     failure.guard(|| {
-                        hash_and_compare(&from, &to, comparer, Hasher::new(digest, geometry), next)
+                        hash_and_compare(&from, &to, comparer, Hasher::new(digest, geometry), states)
                     });
                 });
             }
@@ -190,7 +191,7 @@ impl Tracking<'_> {
                 None => (None, None),
             };
             failure.guard(|| {
-                let reads_all = !self.use_holes;
+                let reads_all = matches!(self.skipping, Skipping::Nothing);
                 let table = TableBuilder::new(self.parent, self.next, self.spool, self.sequence, reads_all)?;
                 let ranges = RangeMerger::new(self.on_range);
                 let mut collector = Collector::new(geometry, self.digest, table, ranges, feed, self.progress);
@@ -214,16 +215,7 @@ impl Tracking<'_> {
             bytes: statistics.bytes_changed,
         };
         let delta = delta.filter(|_| lie.is_none()).map(|writer| writer.finish(root, counts)).transpose()?;
-        Ok(Tracked {
-            root,
-            statistics,
-            spool,
-            oldest_read,
-            sampled_blocks: samples.count(),
-            delta,
-            method,
-            lie,
-        })
+        Ok(Tracked { root, statistics, spool, oldest_read, proofs: samples.count(), delta, method, lie })
     }
 }
 
@@ -234,20 +226,48 @@ pub fn make_pool(depth: u32, workers: usize, block_len: usize) -> Result<BufferP
     BufferPool::new(wanted.min(POOL_BYTES_MAX / block_len).max(2), block_len)
 }
 
+/// The state before, and the one that is being written.
+#[derive(Clone, Copy)]
+struct States<'a> {
+    parent: Option<&'a WorkingManifest>,
+    next: Option<&'a WorkingManifest>,
+}
+
+impl States<'_> {
+    /// The grain runs of blocks that were not read are those of the parent.
+    fn carry_runs(&self, skipped: &Skipped) -> Result<()> {
+        let (Some(parent), Some(next)) = (self.parent, self.next) else { return Ok(()) };
+        if skipped.why == Skip::Hole {
+            return Ok(());
+        }
+        for index in skipped.first..skipped.first + skipped.count {
+            if let Some(entry) = parent.entry(index)?
+                && let Some(run) = parent.run(index, &entry.digest)?
+            {
+                next.put_run(index, &entry.digest, &run)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn hash_and_compare(
     from: &Receiver<Read>,
     to: &Sender<Collected>,
     comparer: Comparer<'_>,
     mut hasher: Hasher,
-    next: Option<&WorkingManifest>,
+    states: States<'_>,
 ) -> Result<()> {
     for read in from {
         let item = match read {
-            Read::Hole { first, count } => Collected::Hole { first, count },
+            Read::Skip(skipped) => {
+                states.carry_runs(&skipped)?;
+                Collected::Skip(skipped)
+            }
             Read::Block { index, buffer } => {
                 let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
                 let hashed = hasher.hash(buffer);
-                if let Some(next) = next {
+                if let Some(next) = states.next {
                     next.put_run(index, &hashed.digest, &hashed.grains)?;
                 }
                 let verdict = comparer.compare(index, hashed.digest, hashed.grains, hashed.buffer)?;
@@ -280,19 +300,30 @@ fn collect(
         }
         while let Some(item) = order.take() {
             window.advance(order.next());
-            if let Collected::Block(Compared { index, digest, .. }) = &item
-                && samples.take(*index)
-                && *digest != BlockDigest::ZERO
+            let sample = match &item {
+                Collected::Block(block) => samples.take(block.index),
+                Collected::Skip(_) => None,
+            };
+            if let (Collected::Block(block), Some(sample)) = (&item, sample)
+                && contradicts(block, sample)
             {
-                lie.get_or_insert(collector.geometry.block_offset(*index));
+                lie.get_or_insert(collector.geometry.block_offset(block.index));
             }
-            collector.take(item)?;
+            collector.take(item, sample == Some(Sample::Chance))?;
         }
     }
     if order.next() < collector.geometry.block_count() {
         return Err(stopped());
     }
     Ok(lie)
+}
+
+/// Whether a block that was read as a proof shows that the hint lies.
+fn contradicts(block: &Compared, sample: Sample) -> bool {
+    match sample {
+        Sample::Hole => block.digest != BlockDigest::ZERO,
+        Sample::Chance | Sample::Rolling => matches!(block.verdict, Verdict::Changed(_)),
+    }
 }
 
 /// The delta's side of the pass.
@@ -379,7 +410,7 @@ pub fn read_digests(
         delta: None,
         sequence: 1,
         queue_depth: DEFAULT_QUEUE_DEPTH,
-        use_holes: false,
+        skipping: Skipping::Nothing,
         throttle,
         cancel,
         progress,

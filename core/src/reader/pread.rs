@@ -67,7 +67,7 @@ fn next_to_read(
         let mut plan = plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         loop {
             match plan.next().transpose()? {
-                Some(Planned::Hole { first, count }) => drop(out.send(Read::Hole { first, count })),
+                Some(Planned::Skip(skipped)) => drop(out.send(Read::Skip(skipped))),
                 Some(Planned::Read(index)) => break index,
                 None => return Ok(None),
             }

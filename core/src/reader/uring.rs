@@ -77,7 +77,7 @@ fn next_to_read(
         }
         match plan.next() {
             Some(Err(error)) => return Err(error),
-            Some(Ok(Planned::Hole { first, count })) => drop(out.send(Read::Hole { first, count })),
+            Some(Ok(Planned::Skip(skipped))) => drop(out.send(Read::Skip(skipped))),
             Some(Ok(Planned::Read(_))) | None => {}
         }
     }

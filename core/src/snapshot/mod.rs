@@ -11,12 +11,14 @@ pub mod zfs;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
 use crate::backup_id::{BackupId, SnapshotRecord, VolumeIdentity};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hint::ChangeMap;
+use crate::units;
 
 /// Whose snapshots: one volume of one repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,27 @@ impl fmt::Display for CowSize {
     }
 }
 
+impl FromStr for CowSize {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || {
+            Error::new(ErrorKind::WrongUse, format!("'{text}' is not a size of a snapshot"))
+                .hint("write bytes such as 20GiB, or a share of the volume such as 15%")
+        };
+        match text.strip_suffix('%') {
+            Some(percent) => {
+                let percent = percent.parse().ok().filter(|percent| (1..=100).contains(percent));
+                percent.map(Self::Percent).ok_or_else(wrong)
+            }
+            None => {
+                let bytes = units::parse_size(text).ok().filter(|bytes| *bytes > 0);
+                bytes.map(Self::Bytes).ok_or_else(wrong)
+            }
+        }
+    }
+}
+
 /// A volume that its storage layer can take snapshots of.
 pub trait Origin: Send + Sync {
     /// The device of the volume itself.
@@ -114,6 +137,10 @@ pub trait Snapshot: Send + Sync {
         baseline: &SnapshotRecord,
         map: &mut ChangeMap,
     ) -> Result<std::result::Result<(), NoHint>>;
+    /// Tells `map` what is mapped to data in this snapshot, where the layer knows; the rest reads as zeros.
+    fn mapped(&self, _map: &mut ChangeMap) -> Result<std::result::Result<(), NoHint>> {
+        Ok(Err(NoHint("the storage layer does not tell what is mapped".into())))
+    }
     /// Lets it stay as the baseline of the next hint when this is dropped, in the cheapest form that serves (a bookmark);
     /// from now on its record says `kept`. Called before the commit: if the commit fails, the next run sweeps it away.
     fn keep(&mut self) -> Result<()>;
@@ -145,12 +172,9 @@ pub fn origin(source: &Path, wanted: Wanted) -> Result<Option<Box<dyn Origin>>> 
         return Ok(None);
     }
     let layer = if wanted == Wanted::Lvm { "a logical volume" } else { "a zvol" };
-    Err(crate::error::Error::new(
-        crate::error::ErrorKind::WrongUse,
-        format!("the source is not {layer} that a snapshot can be taken of"),
-    )
-    .path(source)
-    .hint("name /dev/VG/LV or zfs:POOL/VOL, or read it as it is with --snapshot none"))
+    Err(Error::new(ErrorKind::WrongUse, format!("the source is not {layer} that a snapshot can be taken of"))
+        .path(source)
+        .hint("name /dev/VG/LV or zfs:POOL/VOL, or read it as it is with --snapshot none"))
 }
 
 /// Removes every snapshot (and what was made for reading it) whose name begins with `prefix`, but not `keep`; on every

@@ -24,8 +24,8 @@ pub struct DeviceSource {
 }
 
 impl DeviceSource {
-    /// Opens it, unless it is live.
-    pub fn open(path: &Path, allow_live: bool) -> Result<Self> {
+    /// Opens it, unless it is live; `identity` where the device does not tell that of its volume.
+    pub fn open(path: &Path, allow_live: bool, identity: Option<VolumeIdentity>) -> Result<Self> {
         let problem = |source| Error::io("opening the source", path, source);
         let number = block_device::number_of(path).map_err(problem)?;
         let number =
@@ -35,7 +35,7 @@ impl DeviceSource {
         }
         let file = DirectFile::open_read(path)?;
         let size = block_device::size(file.plain()).map_err(problem)?;
-        let identity = identity::of_device(number)?;
+        let identity = identity.map_or_else(|| identity::of_device(number), Ok)?;
         let written_before = block_device::sectors_written(number);
         Ok(Self { path: path.to_path_buf(), file, number, size, identity, allow_live, written_before })
     }

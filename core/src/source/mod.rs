@@ -36,8 +36,26 @@ pub trait Source: Send + Sync {
     fn check_unchanged(&self) -> Result<()>;
 }
 
-/// Opens a source; a live one is refused unless `allow_live`.
-pub fn open(path: &Path, allow_live: bool) -> Result<Box<dyn Source>> {
+/// Opens a source; a live one is refused unless `allow_live`. `identity` is that of the volume where the path shows only a
+/// snapshot of it.
+pub fn open(path: &Path, allow_live: bool, identity: Option<VolumeIdentity>) -> Result<Box<dyn Source>> {
+    Ok(match check(path)? {
+        Kind::Device => Box::new(DeviceSource::open(path, allow_live, identity)?),
+        Kind::ImageFile => Box::new(ImageFileSource::open(path, allow_live)?),
+    })
+}
+
+/// What a path can be read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A block device.
+    Device,
+    /// A regular file.
+    ImageFile,
+}
+
+/// Looks at a path without opening it; what is neither a device nor a regular file is an error.
+pub fn check(path: &Path) -> Result<Kind> {
     let problem = |source| Error::io("opening the source", path, source);
     let metadata = std::fs::metadata(path).map_err(problem)?;
     if metadata.is_dir() {
@@ -46,14 +64,14 @@ pub fn open(path: &Path, allow_live: bool) -> Result<Box<dyn Source>> {
             .hint("name a block device or an image file; blkdelta backs up raw volumes"));
     }
     if block_device::number_of(path).map_err(problem)?.is_some() {
-        return Ok(Box::new(DeviceSource::open(path, allow_live)?));
+        return Ok(Kind::Device);
     }
     if !metadata.is_file() {
         return Err(Error::new(ErrorKind::WrongUse, "this is neither a block device nor a regular file")
             .path(path)
             .hint("name a block device or an image file"));
     }
-    Ok(Box::new(ImageFileSource::open(path, allow_live)?))
+    Ok(Kind::ImageFile)
 }
 
 /// The refusal of a live source.

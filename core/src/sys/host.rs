@@ -30,6 +30,12 @@ pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// A random number below `bound`; 0 when the kernel gives no random bytes.
+#[must_use]
+pub fn random_below(bound: u64) -> u64 {
+    random_bytes::<8>().map(u64::from_le_bytes).unwrap_or_default() % bound.max(1)
+}
+
 /// Whether we act as root.
 #[must_use]
 pub fn is_root() -> bool {
