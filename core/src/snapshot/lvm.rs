@@ -1,30 +1,170 @@
-//! To be written.
+//! Snapshots of logical volumes, through the programs of lvm2 and device-mapper.
+//!
+//! A thick volume gets a snapshot with room for the changes of its origin; when that room is full the snapshot is lost,
+//! and while it exists every first write to a chunk of the origin costs a copy, so one is kept as a baseline only when
+//! asked for. A snapshot of a thin volume shares its pool and costs next to nothing.
+//! Both are taken read-only: replaying a journal in a writable one would change what was to be saved. `lvcreate` freezes
+//! a mounted file system by itself while it works.
+//! If `lvcreate` dies in between, the origin could stay suspended, and with it everything above: it is resumed then.
+
+mod changes;
+mod metadata_snapshot;
+mod report;
+mod status;
+mod taken;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::{Brought, CowSize, Origin, Snapshot};
 use crate::backup_id::{SnapshotRecord, VolumeIdentity};
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::identity;
+use crate::sys::block_device::{self, DeviceNumber};
+use report::LogicalVolumeReport;
+use taken::Taken;
 
-/// A logical volume.
+/// For changes of lvm2's metadata: long, because a busy device is flushed first, and ending one halfway does harm.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// A logical volume that snapshots can be taken of.
 pub struct LogicalVolume {
+    report: LogicalVolumeReport,
+    number: DeviceNumber,
     device: PathBuf,
     identity: VolumeIdentity,
 }
 
-/// The logical volume behind a path.
-pub fn find(_source: &Path) -> Result<Option<LogicalVolume>> {
-    Ok(None)
+/// The logical volume behind a path; `None` for everything else, for snapshots that are not volumes of their own, and
+/// where lvm2 is not installed.
+pub fn find(source: &Path) -> Result<Option<LogicalVolume>> {
+    let Some((number, report)) = look_up(source)? else { return Ok(None) };
+    if shows_its_origin(&report) {
+        return Ok(None);
+    }
+    let device = PathBuf::from(&report.device);
+    Ok(Some(LogicalVolume { identity: identity::of_device(number)?, report, number, device }))
 }
 
-/// What a path to a snapshot shows.
-pub fn brought(_source: &Path) -> Result<Option<Brought>> {
-    Ok(None)
+/// What a path to a snapshot shows: the state of its origin. A writable thin snapshot is a volume of its own.
+pub fn brought(source: &Path) -> Result<Option<Brought>> {
+    let Some((_, report)) = look_up(source)? else { return Ok(None) };
+    if !shows_its_origin(&report) {
+        return Ok(None);
+    }
+    let identity = VolumeIdentity::new(format!("lvm:{}", report::plain(&report.origin_uuid)))?;
+    Ok(Some(Brought { device: source.to_path_buf(), identity }))
 }
 
-/// See [`super::sweep`].
-pub fn sweep(_prefix: &str, _keep: Option<&SnapshotRecord>) -> Result<Vec<String>> {
-    Ok(Vec::new())
+fn shows_its_origin(report: &LogicalVolumeReport) -> bool {
+    let thin = report.is_thin() && report.is_read_only();
+    report.is_thick_snapshot() || (thin && !report.origin_uuid.is_empty())
+}
+
+fn look_up(source: &Path) -> Result<Option<(DeviceNumber, LogicalVolumeReport)>> {
+    let Some(number) = block_device::number_of(source).ok().flatten() else { return Ok(None) };
+    let Some(uuid) = mapped_by_lvm(number) else { return Ok(None) };
+    let volumes = report::all()?.unwrap_or_default();
+    Ok(volumes.into_iter().find(|volume| volume.device_uuid() == uuid).map(|volume| (number, volume)))
+}
+
+/// Told by sysfs, so that nothing is run where there is no LVM.
+fn mapped_by_lvm(number: DeviceNumber) -> Option<String> {
+    block_device::attribute(number, "dm/uuid").filter(|uuid| uuid.starts_with("LVM-"))
+}
+
+/// See [`super::sweep`]. Also releases what a run that died while it read a pool's metadata has left.
+pub fn sweep(prefix: &str, keep: Option<&SnapshotRecord>) -> Result<Vec<String>> {
+    if !block_device::all().into_iter().any(|number| mapped_by_lvm(number).is_some()) {
+        return Ok(Vec::new());
+    }
+    let volumes = report::all()?.unwrap_or_default();
+    metadata_snapshot::release_left_behind(&volumes);
+    let mut swept = Vec::new();
+    for volume in volumes.iter().filter(|volume| volume.name.starts_with(prefix)) {
+        if keep.is_some_and(|keep| keep.uuid == volume.uuid) {
+            continue;
+        }
+        match remove(volume) {
+            Ok(()) => swept.push(volume.full_name()),
+            Err(error) => {
+                tracing::warn!(
+                    snapshot = volume.full_name(),
+                    error = error.full_text(),
+                    "an old snapshot was not removed"
+                );
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// By its UUID: another volume that has its name by now stays.
+fn remove(volume: &LogicalVolumeReport) -> Result<()> {
+    let select = format!("lv_uuid={}", volume.uuid);
+    report::program("lvremove").args(["--force", "--select", &select]).patience(PATIENCE).run().map(drop)
+}
+
+impl LogicalVolume {
+    fn create(&self, name: &str, cow: CowSize) -> Result<()> {
+        let was_suspended = self.is_suspended();
+        if was_suspended && self.report.is_thin() {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                "lvm2 cannot take a snapshot of a suspended thin volume",
+            )
+            .path(&self.device)
+            .hint(
+                "let it go on first (dmsetup resume); its pool would be left with a wrong transaction id",
+            ));
+        }
+        let mut command =
+            report::program("lvcreate").args(["--snapshot", "--permission", "r", "--name", name]);
+        command = match cow {
+            _ if self.report.is_thin() => command.args(["--setactivationskip", "n"]),
+            CowSize::Percent(percent) => command.args(["--extents", &format!("{percent}%ORIGIN")]),
+            CowSize::Bytes(bytes) => command.args(["--size", &format!("{}s", bytes.div_ceil(512))]),
+        };
+        let created = command.arg(self.report.full_name()).patience(PATIENCE).run();
+        if created.is_err() && self.is_suspended() && !was_suspended {
+            status::resume(&self.report.device_uuid())?;
+        }
+        created.map(drop).map_err(no_room)
+    }
+
+    fn is_suspended(&self) -> bool {
+        block_device::attribute(self.number, "dm/suspended").as_deref() == Some("1")
+    }
+
+    /// Removes what a failed attempt has left.
+    fn undo(&self, name: &str) {
+        let left = report::all().ok().flatten().unwrap_or_default();
+        let ours = |volume: &&LogicalVolumeReport| {
+            volume.name == name
+                && volume.group_uuid == self.report.group_uuid
+                && volume.uuid != self.report.uuid
+        };
+        if let Some(volume) = left.iter().find(ours)
+            && let Err(error) = remove(volume)
+        {
+            tracing::warn!(
+                snapshot = volume.full_name(),
+                error = error.full_text(),
+                "a snapshot was not removed"
+            );
+        }
+    }
+}
+
+fn no_room(error: Error) -> Error {
+    if !error.to_string().contains("insufficient free space") {
+        return error;
+    }
+    error
+        .kind_is(ErrorKind::NoSpace)
+        .hint("the volume group has too few free extents for the snapshot: extend it, or give it less (--snapshot-size)")
 }
 
 impl Origin for LogicalVolume {
@@ -36,11 +176,19 @@ impl Origin for LogicalVolume {
         &self.identity
     }
 
-    fn take(&self, _name: &str, _cow: CowSize) -> Result<Box<dyn Snapshot>> {
-        Err(Error::new(ErrorKind::Unsupported, "not yet"))
+    fn take(&self, name: &str, cow: CowSize) -> Result<Box<dyn Snapshot>> {
+        let created = self.create(name, cow);
+        let taken_at = Timestamp::now();
+        match created.and_then(|()| Taken::new(name, &self.report, taken_at)) {
+            Ok(taken) => Ok(Box::new(taken)),
+            Err(error) => {
+                self.undo(name);
+                Err(error)
+            }
+        }
     }
 
     fn keeps_cheaply(&self) -> bool {
-        false
+        self.report.is_thin()
     }
 }

@@ -136,11 +136,16 @@ pub fn loop_backing(number: DeviceNumber) -> Option<PathBuf> {
 /// Loop devices whose backing file is the file with this device and inode.
 #[must_use]
 pub fn loops_over(file: &fs::Metadata) -> Vec<DeviceNumber> {
-    let devices = children(Path::new("/sys/block")).into_iter();
-    let numbers = devices.filter_map(|folder| parse_number(&fs::read_to_string(folder.join("dev")).ok()?));
     let over = |number: &DeviceNumber| {
         let backing = loop_backing(*number).and_then(|path| fs::metadata(path).ok());
         backing.is_some_and(|backing| (backing.dev(), backing.ino()) == (file.dev(), file.ino()))
     };
-    numbers.filter(over).collect()
+    all().into_iter().filter(over).collect()
+}
+
+/// All whole devices of this host.
+#[must_use]
+pub fn all() -> Vec<DeviceNumber> {
+    let devices = children(Path::new("/sys/block")).into_iter();
+    devices.filter_map(|folder| parse_number(&fs::read_to_string(folder.join("dev")).ok()?)).collect()
 }
