@@ -6,9 +6,9 @@
 //! changed) looks like a volume with fewer changes, and its changes would be missed without a sound.
 //! What a map says about the volume and the parent that it belongs to is handed back as [`Binding`]; the caller compares.
 
+mod era;
 mod json;
 mod lines;
-mod xml;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -47,7 +47,7 @@ pub fn parse(mut reader: impl BufRead, map: &mut ChangeMap) -> Result<Binding> {
     let begin = reader.fill_buf().map_err(unreadable)?;
     match begin.iter().copied().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{' | b'[') => json::parse(reader, map),
-        Some(b'<') => xml::parse(reader, map),
+        Some(b'<') => era::parse(reader, map),
         Some(b'0'..=b'9' | b'#') => lines::parse(reader, map),
         Some(_) => Err(wrong("this is not a change map in a known form")),
         None => Err(wrong("the change map is empty").hint(
