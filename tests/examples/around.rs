@@ -38,7 +38,7 @@ fn run() -> Result<()> {
                 consistency.mysql = Some(MysqlOptions { defaults_file });
             }
             "--volumes" => volumes = value.parse().map_err(|_| wrong("--volumes=NUMBER"))?,
-            _ => return Err(wrong(name)),
+            _ => return Err(wrong(&format!("not an option: {name}"))),
         }
     }
     let command: Vec<String> = words.collect();
@@ -46,7 +46,7 @@ fn run() -> Result<()> {
     let take = || {
         let status = Command::new(program).args(arguments).status();
         let status = status.map_err(|source| Error::io("running", program, source))?;
-        if status.success() { Ok(()) } else { Err(Error::new(ErrorKind::Io, "the snapshot failed")) }
+        if status.success() { Ok(()) } else { Err(wrong("the snapshot failed")) }
     };
     let ((), around) = consistency.around(volumes, &CancelToken::new(), take)?;
     for warning in around.warnings {
@@ -57,5 +57,5 @@ fn run() -> Result<()> {
 }
 
 fn wrong(what: &str) -> Error {
-    Error::new(ErrorKind::WrongUse, format!("not understood: {what}"))
+    Error::new(ErrorKind::WrongUse, what).hint("see the head of this program")
 }

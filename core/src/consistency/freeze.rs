@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::block_device::DeviceNumber;
 use crate::sys::command::Command;
 use crate::sys::command::session::Session;
-use crate::sys::{block_device, freeze as calls, mounts};
+use crate::sys::{freeze as calls, mounts};
 
 /// Its arguments: seconds, mount points. After the time is up it stays, so that a freeze that was under way then is
 /// thawed when the pipe closes.
@@ -74,19 +75,14 @@ pub(super) fn freeze(points: &[PathBuf], timeout: Duration) -> Result<Option<Fro
 }
 
 /// Refuses to freeze what lies on a device of which LVM takes the snapshot: device-mapper freezes it by itself then, and
-/// on kernels before 6.8 a freeze before that makes it fail half-way, which leaves the volume to be repaired by hand.
-pub fn refuse_mounts_of(points: &[PathBuf], device: &Path) -> Result<()> {
-    let number = block_device::number_of(device).map_err(|source| Error::io("looking at", device, source))?;
-    let below = number.map(mounts::mounts_of).unwrap_or_default();
+/// on older kernels (seen with 6.1) a freeze before that makes `lvcreate` fail half-way, for somebody to repair by hand.
+pub fn refuse_mounts_of(device: DeviceNumber, points: &[PathBuf]) -> Result<()> {
+    let on_device = mounts::mounts_of(device);
     for point in points {
         let real = fs::canonicalize(point).map_err(|source| Error::io("looking at", point, source))?;
-        if below.iter().any(|mount| mount.point == real) {
-            return Err(Error::new(
-                ErrorKind::WrongUse,
-                "LVM freezes this file system by itself when it takes the snapshot",
-            )
-            .path(point)
-            .hint("leave --freeze out for it"));
+        if on_device.iter().any(|mount| mount.point == real) {
+            let text = "LVM freezes this file system by itself when it takes the snapshot";
+            return Err(Error::new(ErrorKind::WrongUse, text).path(point).hint("leave --freeze out for it"));
         }
     }
     Ok(())

@@ -80,3 +80,13 @@ fn only_a_mount_point_is_frozen() {
         assert_eq!((error.kind(), error.error_path()), (kind, Some(path.as_path())));
     }
 }
+
+#[test]
+fn what_lvm_freezes_by_itself_is_refused() {
+    let mount =
+        crate::sys::mounts::mounts().into_iter().find(|mount| mount.point == Path::new("/proc")).unwrap();
+    let points = [mount.point.clone()];
+    let error = freeze::refuse_mounts_of(mount.device, &points).unwrap_err();
+    assert_eq!((error.kind(), error.error_path()), (ErrorKind::WrongUse, Some(mount.point.as_path())));
+    freeze::refuse_mounts_of(mount.device + 1, &points).unwrap();
+}

@@ -16,6 +16,7 @@ mod ioctl {
 
 /// Writes dirty data out while others still may write, which shortens the freeze that follows.
 pub fn flush(root: &File) -> io::Result<()> {
+    faults::point("syncfs")?;
     Ok(nix::unistd::syncfs(root)?)
 }
 
