@@ -168,7 +168,7 @@ pub fn origin(source: &Path, wanted: Wanted) -> Result<Option<Box<dyn Origin>>> 
     {
         return Ok(Some(Box::new(volume)));
     }
-    if wanted == Wanted::Auto && zfs_name(source).is_none() {
+    if wanted == Wanted::Auto && zfs_name(source).is_none_or(|name| name.contains('@')) {
         return Ok(None);
     }
     let layer = if wanted == Wanted::Lvm { "a logical volume" } else { "a zvol" };
