@@ -291,6 +291,9 @@ pub struct BackupRecord {
     /// The backups whose state is of one moment: the id of the group's first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<BackupId>,
+    /// Where the databases on it stood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<DatabasePosition>,
     /// False when something could not be read.
     pub complete: bool,
     /// Labels given by the user.

@@ -65,6 +65,12 @@ pub struct Surroundings {
 }
 
 impl Consistency {
+    /// Whether writers are held back while snapshots are taken (hooks may do so too, and are trusted to).
+    #[must_use]
+    pub fn holds_writers(&self) -> bool {
+        !self.freeze.is_empty() || self.postgres.is_some() || self.mysql.is_some()
+    }
+
     /// Takes the snapshot (or snapshots, of so many `volumes`) with `take` while all is consistent.
     pub fn around<T>(
         &self,

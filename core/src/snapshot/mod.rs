@@ -112,6 +112,8 @@ pub trait Origin: Send + Sync {
     fn identity(&self) -> &VolumeIdentity;
     /// Takes a read-only snapshot with this name.
     fn take(&self, name: &str, cow: CowSize) -> Result<Box<dyn Snapshot>>;
+    /// Whether taking a snapshot freezes the file system on it, so that nobody may have frozen it before.
+    fn freezes_itself(&self) -> bool;
     /// Whether a kept baseline costs the origin next to nothing, so that it is kept unless forbidden.
     fn keeps_cheaply(&self) -> bool;
 }

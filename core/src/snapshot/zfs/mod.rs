@@ -114,6 +114,10 @@ impl Origin for Zvol {
         Ok(Box::new(taken::Taken::take(self, name)?))
     }
 
+    fn freezes_itself(&self) -> bool {
+        false
+    }
+
     fn keeps_cheaply(&self) -> bool {
         true
     }
