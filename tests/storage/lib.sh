@@ -19,6 +19,7 @@ CLEANUPS=()
 RC=0
 ID=
 CASE= # what a loop is at, for the text of a failure
+VG=blkdelta_test_$$ # the volume group of a test that makes one
 
 # --- a test's life ---
 
@@ -79,6 +80,13 @@ need_root() { [ "$(id -u)" = 0 ] || skip "needs root (loop devices and mounts)";
 need_tools() {
   local tool
   for tool in "$@"; do command -v "$tool" >/dev/null || skip "needs the program $tool"; done
+}
+
+in_lvm_guest() { # goes on where there is real LVM, as support/lvm-guest finds it: from here on nothing is this machine's
+  [ -z "${INSIDE_LVM_GUEST-}" ] || return 0
+  local status=0
+  GUEST_LIMIT=${GUEST_LIMIT:-380} "$TESTS/support/lvm-guest" env INSIDE_LVM_GUEST=yes "$0" "$BLKDELTA" || status=$?
+  exit "$status"
 }
 
 # --- loop devices and mounts ---
