@@ -19,6 +19,7 @@ CLEANUPS=()
 RC=0
 ID=
 CASE= # what a loop is at, for the text of a failure
+VG=blkdelta_test_$$ # the volume group of a test that makes one
 
 # --- a test's life ---
 
@@ -76,25 +77,24 @@ skip_part() { echo "  SKIPPED PART: $*"; }
 
 need_root() { [ "$(id -u)" = 0 ] || skip "needs root (loop devices and mounts)"; }
 
-in_lvm_guest() { # "$@" of the test: goes on where there is real LVM; call it before start_test
-  [ -n "${LVM_SYSTEM_DIR:-}" ] || exec "$TESTS/support/lvm-guest" "$0" "$@"
-}
-
 need_tools() {
   local tool
   for tool in "$@"; do command -v "$tool" >/dev/null || skip "needs the program $tool"; done
 }
 
+in_lvm_guest() { # goes on where there is real LVM, as support/lvm-guest finds it: from here on nothing is this machine's
+  [ -z "${INSIDE_LVM_GUEST-}" ] || return 0
+  local status=0
+  GUEST_LIMIT=${GUEST_LIMIT:-380} "$TESTS/support/lvm-guest" env INSIDE_LVM_GUEST=yes "$0" "$BLKDELTA" || status=$?
+  exit "$status"
+}
+
 # --- loop devices and mounts ---
 
 attach() { # VARIABLE FILE [losetup options]: the new device's path goes into VARIABLE
-  attach_cached "$1" "$2" --direct-io=on "${@:3}"
-}
-
-attach_cached() { # the same through the page cache, for a file in memory
   local _device _try
   for _try in {1..20}; do # others may take the free device first
-    if _device=$(losetup -f --show "${@:3}" "$2" 2>"$ERR"); then
+    if _device=$(losetup -f --show --direct-io=on "${@:3}" "$2" 2>"$ERR"); then
       on_exit "losetup -d $_device"
       printf -v "$1" %s "$_device"
       return

@@ -98,8 +98,7 @@ pub fn since(
     }
     let mut filled = map.clone();
     if taken.is_thin() {
-        let pool = find(&taken.pool_uuid).ok_or_else(|| Obstacle::no_hint("the thin pool is gone"))?;
-        thin(&Pool::new(pool), found, taken, &mut filled)?;
+        thin(&volumes, found, taken, &mut filled)?;
     } else {
         thick(found, &mut filled)?;
     }
@@ -107,8 +106,20 @@ pub fn since(
     Ok(())
 }
 
+/// Puts into `map` what a thin snapshot maps to data, and nothing as changed: it is compared with itself.
+pub fn mapped(taken: &LogicalVolumeReport, map: &mut ChangeMap) -> std::result::Result<(), Obstacle> {
+    if !taken.is_thin() {
+        return Err(Obstacle::no_hint("a thick volume maps all of itself"));
+    }
+    let volumes = report::all()?.unwrap_or_default();
+    let mut filled = map.clone();
+    thin(&volumes, taken, taken, &mut filled)?;
+    *map = filled;
+    Ok(())
+}
+
 fn thin(
-    pool: &Pool,
+    volumes: &[LogicalVolumeReport],
     baseline: &LogicalVolumeReport,
     taken: &LogicalVolumeReport,
     map: &mut ChangeMap,
@@ -117,8 +128,10 @@ fn thin(
     if status::table(&taken.device_uuid())?.split_ascii_whitespace().count() != 5 {
         return Err(Obstacle::no_hint("the volume has an external origin"));
     }
-    let held = MetadataSnapshot::reserve(pool)?;
-    let compared = compare(pool, &baseline.thin_id, &taken.thin_id, map);
+    let pool = volumes.iter().find(|volume| volume.uuid == taken.pool_uuid).map(Pool::new);
+    let pool = pool.ok_or_else(|| Obstacle::no_hint("the thin pool is gone"))?;
+    let held = MetadataSnapshot::reserve(&pool)?;
+    let compared = compare(&pool, &baseline.thin_id, &taken.thin_id, map);
     held.release().map_err(Obstacle::Failed)?;
     Ok(compared?)
 }

@@ -123,6 +123,10 @@ impl Snapshot for Taken {
         Obstacle::told(changes::since(baseline, &self.report, map))
     }
 
+    fn mapped(&self, map: &mut ChangeMap) -> Result<std::result::Result<(), NoHint>> {
+        Obstacle::told(changes::mapped(&self.report, map))
+    }
+
     fn keep(&mut self) -> Result<()> {
         self.record.kept = true;
         Ok(())
