@@ -121,8 +121,9 @@ pub struct ConsistencyArgs {
     /// Run this after the snapshots were taken, also when that failed.
     #[arg(long, value_name = "CMD")]
     pub after_snapshot: Option<String>,
-    /// Freeze the file system that is mounted here while the snapshots are taken; several times.
-    #[arg(long, value_name = "MOUNTPOINT")]
+    /// Freeze the file system that is mounted here, or all processes of the control group with this folder, while the
+    /// snapshots are taken; several times.
+    #[arg(long, value_name = "MOUNTPOINT|CGROUP")]
     pub freeze: Vec<PathBuf>,
     /// How long writers may be held back.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]

@@ -1,4 +1,4 @@
-//! Freezing file systems, with a guardian that thaws them when we do not.
+//! Freezing file systems and control groups, with a guardian that thaws them when we do not.
 //!
 //! The guardian is a shell with a pipe from us, in a process group of its own. It thaws when the pipe closes without our
 //! saying that we did (we were killed), and when time is up (we hang). It is up before the first freeze, and waits in a
@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::control_group::ControlGroup;
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::block_device::DeviceNumber;
@@ -22,7 +23,7 @@ use crate::sys::command::Command;
 use crate::sys::command::session::Session;
 use crate::sys::{freeze as calls, mounts};
 
-/// Its arguments: seconds, mount points. After the time is up it stays, so that a freeze that was under way then is
+/// Its arguments: seconds, mount points and folders of control groups. After the time is up it stays, so that a freeze that was under way then is
 /// thawed when the pipe closes.
 const GUARDIAN: &str = r#"
 trap '' HUP INT QUIT TERM
@@ -30,7 +31,14 @@ for tool in timeout cat fsfreeze; do
   command -v $tool >/dev/null || { echo "there is no $tool here" >&2; exit 1; }
 done
 seconds=$1; shift
-thaw() { for point; do fsfreeze --unfreeze "$point"; done; }
+thaw() {
+  for point; do
+    if [ -f "$point/cgroup.freeze" ]; then echo 0 >"$point/cgroup.freeze"
+    elif [ -f "$point/freezer.state" ]; then echo THAWED >"$point/freezer.state"
+    else fsfreeze --unfreeze "$point"
+    fi
+  done
+}
 echo ready
 told=$(timeout -s KILL "$seconds" cat) || { thaw "$@"; told=$(cat); }
 [ "$told" = thawed ] || thaw "$@"
@@ -39,9 +47,16 @@ told=$(timeout -s KILL "$seconds" cat) || { thaw "$@"; told=$(cat); }
 /// How long the guardian may take until it is ready.
 const READY: Duration = Duration::from_secs(20);
 
-/// Frozen file systems. Dropping it thaws them.
+/// What can be frozen.
+enum Point {
+    /// By an open directory of it.
+    FileSystem(File),
+    ControlGroup(ControlGroup),
+}
+
+/// What is frozen. Dropping it thaws all.
 pub(super) struct Frozen {
-    points: Vec<(PathBuf, File)>,
+    points: Vec<(PathBuf, Point)>,
     guardian: Option<Session>,
     timeout: Duration,
 }
@@ -51,16 +66,21 @@ pub(super) fn freeze(points: &[PathBuf], timeout: Duration) -> Result<Option<Fro
     if points.is_empty() {
         return Ok(None);
     }
-    let opened: Vec<(PathBuf, File)> = points.iter().map(|point| open(point)).collect::<Result<_>>()?;
-    for (path, root) in &opened {
-        calls::flush(root).map_err(|source| Error::io("writing out", path, source))?;
+    let opened: Vec<(PathBuf, Point)> = points.iter().map(|point| open(point)).collect::<Result<_>>()?;
+    for (path, point) in &opened {
+        if let Point::FileSystem(root) = point {
+            calls::flush(root).map_err(|source| Error::io("writing out", path, source))?;
+        }
     }
     let begun = Instant::now();
     let guardian = guardian(opened.iter().rev().map(|(path, _)| path.as_path()), timeout)?;
     let mut frozen = Frozen { points: Vec::new(), guardian: Some(guardian), timeout };
-    for (path, root) in opened {
-        calls::freeze(&root).map_err(|source| refused(&path, source))?;
-        frozen.points.push((path, root));
+    for (path, point) in opened {
+        match &point {
+            Point::FileSystem(root) => calls::freeze(root).map_err(|source| refused(&path, source))?,
+            Point::ControlGroup(group) => group.freeze(timeout)?,
+        }
+        frozen.points.push((path, point));
     }
     if begun.elapsed() >= timeout {
         return Err(Error::new(
@@ -88,10 +108,13 @@ pub fn refuse_mounts_of(device: DeviceNumber, points: &[PathBuf]) -> Result<()> 
     Ok(())
 }
 
-/// The root of a mounted file system: not of one that is merely above the path, which nobody meant.
-fn open(point: &Path) -> Result<(PathBuf, File)> {
+/// A control group, or the root of a mounted file system: not of one that is merely above the path, which nobody meant.
+fn open(point: &Path) -> Result<(PathBuf, Point)> {
     let real =
-        fs::canonicalize(point).map_err(|source| Error::io("looking for the mount point", point, source))?;
+        fs::canonicalize(point).map_err(|source| Error::io("looking for what to freeze", point, source))?;
+    if let Some(group) = ControlGroup::find(&real) {
+        return Ok((real, Point::ControlGroup(group)));
+    }
     if !mounts::mounts().iter().any(|mount| mount.point == real) {
         return Err(Error::new(
             ErrorKind::WrongUse,
@@ -101,7 +124,7 @@ fn open(point: &Path) -> Result<(PathBuf, File)> {
         .hint("name the mount point itself; findmnt --target shows it"));
     }
     let root = File::open(&real).map_err(|source| Error::io("opening the mount point", point, source))?;
-    Ok((real, root))
+    Ok((real, Point::FileSystem(root)))
 }
 
 fn guardian<'a>(points: impl Iterator<Item = &'a Path>, timeout: Duration) -> Result<Session> {
@@ -135,8 +158,12 @@ impl Frozen {
 
     fn undo(&mut self) -> Result<()> {
         let (mut outcome, mut all_thawed) = (Ok(()), true);
-        while let Some((path, root)) = self.points.pop() {
-            if let Err(source) = calls::thaw(&root) {
+        while let Some((path, point)) = self.points.pop() {
+            let thawed = match &point {
+                Point::FileSystem(root) => calls::thaw(root),
+                Point::ControlGroup(group) => group.thaw(),
+            };
+            if let Err(source) = thawed {
                 let thawed_before = source.raw_os_error() == Some(libc::EINVAL);
                 all_thawed &= thawed_before;
                 outcome = outcome.and(Err(self.problem(&path, source, thawed_before)));
@@ -155,11 +182,9 @@ impl Frozen {
 
     fn problem(&self, path: &Path, source: io::Error, thawed_before: bool) -> Error {
         if !thawed_before {
-            return Error::io("thawing the file system", path, source)
-                .hint(format!("look whether it is thawed: fsfreeze --unfreeze {}", path.display()));
+            return Error::io("thawing", path, source).hint("look whether it is thawed, and do it by hand");
         }
-        let text =
-            "the file system was thawed before the snapshot was complete, which may hold a mixture of states";
+        let text = "this was thawed before the snapshot was complete, which may hold a mixture of states";
         Error::new(ErrorKind::SnapshotLost, text).path(path).hint(format!(
             "nothing was committed; a freeze ends after {} s (--freeze-timeout); find out what took so long, it must not \
              write to a frozen file system itself",

@@ -12,6 +12,7 @@
 //! A database that writes to one volume survives a snapshot without any of this (it recovers as after a power cut). These
 //! steps make recovery short, and say where in its log the snapshot stands.
 
+mod control_group;
 pub mod freeze;
 mod hooks;
 mod mysql;
@@ -33,7 +34,7 @@ use crate::error::Result;
 pub struct Consistency {
     /// Commands of the user.
     pub hooks: Hooks,
-    /// Mount points that are frozen.
+    /// Mount points and folders of control groups that are frozen.
     pub freeze: Vec<PathBuf>,
     /// A PostgreSQL server that is asked.
     pub postgres: Option<PostgresOptions>,
