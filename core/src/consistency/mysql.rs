@@ -19,6 +19,8 @@ use crate::sys::command::session::Session;
 const MARK: &str = "blkdelta-done";
 /// For logging in and answering, beyond the time for the lock.
 const PATIENCE: Duration = Duration::from_secs(30);
+const RIGHTS: &str = "check the login (--mysql=FILE with [client] user, password, socket) and its rights: RELOAD and \
+    REPLICATION CLIENT (MariaDB: BINLOG MONITOR); a statement that runs for long holds the lock up";
 /// From this version on MySQL has another statement for the place in the log.
 const RENAMED: (u32, u32) = (8, 2);
 
@@ -103,8 +105,7 @@ impl Server {
             if error.kind() == ErrorKind::Cancelled {
                 return error;
             }
-            let hint = error.next_step().unwrap_or_default().to_owned();
-            Error::new(error.kind(), "asking MySQL").because(error).hint(hint)
+            Error::new(error.kind(), "asking MySQL").because(error).hint(RIGHTS)
         })
     }
 

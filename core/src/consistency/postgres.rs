@@ -28,6 +28,8 @@ const OWNER: &str = "postgres";
 const OLDEST: u32 = 100_000;
 const RENAMED: u32 = 150_000;
 
+const RIGHTS: &str = "check the connection (--postgresql='host=... port=... user=...', or service=NAME), its password file, \
+    and the rights of its role: pg_checkpoint, for several volumes also pg_backup_start and pg_backup_stop";
 const POSITION: &str = "select json_build_object('version', current_setting('server_version_num')::int, \
     'lsn', case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, \
     'timeline', timeline_id, 'system_identifier', system_identifier::text) \
@@ -179,8 +181,7 @@ fn not_answered(error: Error) -> Error {
     if error.kind() == ErrorKind::Cancelled {
         return error;
     }
-    let hint = error.next_step().unwrap_or_default().to_owned();
-    Error::new(error.kind(), "asking PostgreSQL").because(error).hint(hint)
+    Error::new(error.kind(), "asking PostgreSQL").because(error).hint(RIGHTS)
 }
 
 #[cfg(test)]
