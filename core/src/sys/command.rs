@@ -106,7 +106,7 @@ impl Command {
 
     /// Runs it to its end. A failure (exit code, signal, time-out) is an error with what it said last.
     pub fn run(mut self) -> Result<Said> {
-        tracing::debug!(command = ?self.inner, "running");
+        tracing::debug!(command = self.line(), "running");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let spawned = self.inner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|source| self.problem(source))?;
@@ -124,6 +124,12 @@ impl Command {
         }
     }
 
+    /// What a person would type.
+    fn line(&self) -> String {
+        let words = std::iter::once(self.inner.get_program()).chain(self.inner.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
     fn failure(&self, status: Option<ExitStatus>, err: &str) -> Error {
         let name = self.program.display();
         let last = err.trim().lines().next_back().unwrap_or_default().trim();
@@ -132,12 +138,12 @@ impl Command {
             |status| status.to_string(),
         );
         Error::new(ErrorKind::Io, format!("{name} failed ({how}): {last}"))
-            .hint(format!("try it by hand: {:?}", self.inner))
+            .hint(format!("try it by hand: {}", self.line()))
     }
 
     /// Runs it and reads its standard output as it comes; [`Stream::finish`] tells how it ended.
     pub fn stream(mut self) -> Result<Stream> {
-        tracing::debug!(command = ?self.inner, "reading from");
+        tracing::debug!(command = self.line(), "reading from");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let spawned = self.inner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|source| self.problem(source))?;
