@@ -95,7 +95,7 @@ impl Command {
 
     /// Runs it to its end. A failure (exit code, signal, time-out) is an error with what it said last.
     pub fn run(mut self) -> Result<Said> {
-        tracing::debug!(command = ?self.inner, "running");
+        tracing::debug!(command = self.by_hand(), "running");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let spawned = self.inner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|source| self.problem(source))?;
@@ -115,18 +115,22 @@ impl Command {
 
     fn failure(&self, status: Option<ExitStatus>, err: &str) -> Error {
         let name = self.program.display();
-        let last = err.trim().lines().next_back().unwrap_or_default().trim();
         let how = status.map_or_else(
             || format!("ended after {} s", self.patience.as_secs()),
             |status| status.to_string(),
         );
-        Error::new(ErrorKind::Io, format!("{name} failed ({how}): {last}"))
-            .hint(format!("try it by hand: {:?}", self.inner))
+        Error::new(ErrorKind::Io, format!("{name} failed ({how}): {}", complaint(err)))
+            .hint(format!("try it by hand: {}", self.by_hand()))
+    }
+
+    fn by_hand(&self) -> String {
+        let arguments = self.inner.get_args().map(|argument| format!(" {}", argument.display()));
+        format!("{}{}", self.program.display(), arguments.collect::<String>())
     }
 
     /// Runs it and reads its standard output as it comes; [`Stream::finish`] tells how it ended.
     pub fn stream(mut self) -> Result<Stream> {
-        tracing::debug!(command = ?self.inner, "reading from");
+        tracing::debug!(command = self.by_hand(), "reading from");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let spawned = self.inner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|source| self.problem(source))?;
@@ -170,6 +174,12 @@ impl Drop for Stream {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The first lines of what it said on standard error, in one; lvm2 puts warnings before and resignation after the cause.
+fn complaint(err: &str) -> String {
+    let lines = err.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("WARNING:"));
+    lines.take(3).collect::<Vec<_>>().join("; ")
 }
 
 fn text_of(from: Option<impl Read>) -> String {
