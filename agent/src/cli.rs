@@ -13,7 +13,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 pub use limits::{GentleArgs, LimitArgs, LimitsArgs, LimitsSetArgs, LimitsVerb};
-pub use reading::{ReadArgs, SnapshotArgs};
+pub use reading::{ConsistencyArgs, ReadArgs, SnapshotArgs};
 
 /// Changed-block tracking and incremental backup of raw volumes.
 ///
@@ -156,6 +156,8 @@ pub struct BackupArgs {
     pub read: ReadArgs,
     #[command(flatten)]
     pub snapshot: SnapshotArgs,
+    #[command(flatten)]
+    pub consistency: ConsistencyArgs,
     #[command(flatten)]
     pub gentle: GentleArgs,
 }

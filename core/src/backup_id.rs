@@ -162,6 +162,52 @@ pub struct SnapshotRecord {
     pub kept: bool,
 }
 
+/// Where the databases on a volume stood at the moment of its snapshot; what recovery to a later point begins with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabasePosition {
+    /// PostgreSQL, when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresPosition>,
+    /// MySQL or MariaDB, when it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mysql: Option<MysqlPosition>,
+}
+
+/// A place in the write-ahead log of a PostgreSQL cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresPosition {
+    /// Without `backup_label`: the snapshot holds at least everything up to here. With it: where backup mode ended; a
+    /// restored cluster needs the log from the label's start up to here.
+    pub lsn: String,
+    /// The timeline it is on.
+    pub timeline: u32,
+    /// Which cluster: what every file of its log begins with.
+    pub system_identifier: String,
+    /// The file `backup_label` that has to be put into the restored data directory (snapshots of several volumes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_label: Option<String>,
+    /// The file `tablespace_map` that has to be put beside it, if there are tablespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tablespace_map: Option<String>,
+}
+
+/// A place in the binary log of a MySQL or MariaDB server; nothing of it is there when the server keeps no binary log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MysqlPosition {
+    /// File of the binary log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Byte in that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
+    /// Transactions that have been executed, as the server writes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gtid: Option<String>,
+}
+
 /// A file of a backup as its record names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
@@ -245,6 +291,9 @@ pub struct BackupRecord {
     /// The backups whose state is of one moment: the id of the group's first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<BackupId>,
+    /// Where the databases on it stood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<DatabasePosition>,
     /// False when something could not be read.
     pub complete: bool,
     /// Labels given by the user.

@@ -1,10 +1,14 @@
 //! Flags on how a source is read: liveness, hints, snapshots.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use blkdelta_core::hint::proof::{Proof, SampleSize};
 use blkdelta_core::operations::DEFAULT_QUEUE_DEPTH;
 use blkdelta_core::operations::backup::KeepSnapshot;
 use blkdelta_core::operations::hinting::HintChoice;
 use blkdelta_core::snapshot::{CowSize, Wanted};
+use blkdelta_core::units;
 use clap::{Args, ValueEnum};
 
 /// How the source is read.
@@ -105,4 +109,34 @@ pub struct SnapshotArgs {
     /// Let the snapshot stay, so that the next backup can ask what changed since.
     #[arg(long, value_enum, default_value_t = KeepArg::Auto)]
     pub keep_snapshot: KeepArg,
+}
+
+/// What is done around the snapshots.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Consistency")]
+pub struct ConsistencyArgs {
+    /// Run this (with sh) before anything is frozen; if it fails, nothing is backed up.
+    #[arg(long, value_name = "CMD")]
+    pub before_snapshot: Option<String>,
+    /// Run this after the snapshots were taken, also when that failed.
+    #[arg(long, value_name = "CMD")]
+    pub after_snapshot: Option<String>,
+    /// Freeze the file system that is mounted here, or all processes of the control group with this folder, while the
+    /// snapshots are taken; several times.
+    #[arg(long, value_name = "MOUNTPOINT|CGROUP")]
+    pub freeze: Vec<PathBuf>,
+    /// How long writers may be held back.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    pub freeze_timeout: Duration,
+    /// Ask this PostgreSQL (a libpq connection string; the local server unless given) for a checkpoint, or with several
+    /// volumes for backup mode, and keep its position in the record.
+    #[arg(long, value_name = "CONNINFO", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub postgresql: Option<String>,
+    /// Lock this MySQL or MariaDB (a file of options for its client) while the snapshots are taken, and keep its position.
+    #[arg(long, value_name = "DEFAULTS_FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub mysql: Option<PathBuf>,
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).map_err(|error| error.full_text())
 }

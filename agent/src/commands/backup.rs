@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use blkdelta_core::consistency::{Consistency, Hooks, MysqlOptions, PostgresOptions};
 use blkdelta_core::error::{Error, ErrorKind, Result};
-use blkdelta_core::operations::backup::{BackupOptions, BackupReport, backup_group};
+use blkdelta_core::operations::backup::{BackupOptions, BackupReport, Group, backup_group};
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::units::format_size;
 
-use crate::cli::BackupArgs;
+use crate::cli::{BackupArgs, ConsistencyArgs};
 use crate::context::Context;
 use crate::exit_code::Exit;
 use crate::gentleness::Running;
@@ -18,10 +19,13 @@ pub fn run(context: &Context, args: &BackupArgs) -> Result<Exit> {
     check_sources(args)?;
     let repository = context.repository()?;
     let running = Running::begin(args.gentle.clone())?;
-    let options = options(args, &running.gentleness)?;
+    let group = Group {
+        volumes: options(args, &running.gentleness)?,
+        consistency: consistency(&args.consistency, args)?,
+    };
     let mut reports = Vec::new();
     let view = ProgressView::start("backup", "changed", &context.progress, context.quiet);
-    let done = backup_group(&repository, &options, &context.progress, &context.cancel, &mut |report| {
+    let done = backup_group(&repository, &group, &context.progress, &context.cancel, &mut |report| {
         reports.push(report);
         Ok(())
     });
@@ -65,6 +69,25 @@ fn options(args: &BackupArgs, gentleness: &Gentleness) -> Result<Vec<BackupOptio
         ..BackupOptions::new(source, &state)
     };
     Ok(args.source.iter().enumerate().map(of_source).collect())
+}
+
+fn consistency(args: &ConsistencyArgs, backup: &BackupArgs) -> Result<Consistency> {
+    let sources: Vec<_> = backup.source.iter().map(|source| source.display().to_string()).collect();
+    let hooks = Hooks {
+        before: args.before_snapshot.clone(),
+        after: args.after_snapshot.clone(),
+        environment: vec![("BLKDELTA_SOURCES".into(), sources.join("\n"))],
+    };
+    let mysql = args.mysql.as_ref().map(|file| MysqlOptions {
+        defaults_file: Some(file.clone()).filter(|file| !file.as_os_str().is_empty()),
+    });
+    Ok(Consistency {
+        hooks,
+        freeze: args.freeze.clone(),
+        postgres: args.postgresql.as_ref().map(PostgresOptions::new).transpose()?,
+        mysql,
+        timeout: args.freeze_timeout,
+    })
 }
 
 /// A group's JSON is an array.

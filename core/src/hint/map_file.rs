@@ -6,15 +6,15 @@
 //! changed) looks like a volume with fewer changes, and its changes would be missed without a sound.
 //! What a map says about the volume and the parent that it belongs to is handed back as [`Binding`]; the caller compares.
 
+mod era;
 mod json;
 mod lines;
-mod xml;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use super::ChangeMap;
+use super::{ChangeMap, lvm_thin};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a map says about itself, as far as its form tells.
@@ -47,7 +47,8 @@ pub fn parse(mut reader: impl BufRead, map: &mut ChangeMap) -> Result<Binding> {
     let begin = reader.fill_buf().map_err(unreadable)?;
     match begin.iter().copied().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{' | b'[') => json::parse(reader, map),
-        Some(b'<') => xml::parse(reader, map),
+        Some(b'<') if begin.trim_ascii_start().starts_with(b"<superblock") => thin_delta(reader, map),
+        Some(b'<') => era::parse(reader, map),
         Some(b'0'..=b'9' | b'#') => lines::parse(reader, map),
         Some(_) => Err(wrong("this is not a change map in a known form")),
         None => Err(wrong("the change map is empty").hint(
@@ -55,6 +56,13 @@ pub fn parse(mut reader: impl BufRead, map: &mut ChangeMap) -> Result<Binding> {
              `0 SIZE same`",
         )),
     }
+}
+
+fn thin_delta(reader: impl BufRead, map: &mut ChangeMap) -> Result<Binding> {
+    lvm_thin::parse(reader, map).map_err(|error| error.kind_is(ErrorKind::WrongUse).hint(KNOWN_FORMS))?;
+    // Whatever pool a file comes from: only reading proves that what it calls unmapped is zero.
+    map.mapped = None;
+    Ok(Binding { form: "thin_delta", ..Binding::default() })
 }
 
 /// A map that is not what its form says.

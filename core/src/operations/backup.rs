@@ -18,8 +18,9 @@ use serde::Serialize;
 use super::gentleness::Gentleness;
 use super::hinting::HintChoice;
 use super::tracking::DEFAULT_QUEUE_DEPTH;
-use crate::backup_id::{BackupKind, BackupRecord};
+use crate::backup_id::{BackupId, BackupKind, BackupRecord, DatabasePosition};
 use crate::cancel::CancelToken;
+use crate::consistency::Consistency;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::repository_config::Compression;
 use crate::hint::proof::Proof;
@@ -131,6 +132,15 @@ pub struct BackupReport {
     pub alarm: Option<String>,
 }
 
+/// Volumes that are backed up together.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Each with its own options.
+    pub volumes: Vec<BackupOptions>,
+    /// What is done around their snapshots.
+    pub consistency: Consistency,
+}
+
 /// Backs a volume up.
 pub fn backup(
     repository: &Repository,
@@ -138,31 +148,49 @@ pub fn backup(
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<BackupReport> {
+    let group = Group { volumes: vec![options.clone()], consistency: Consistency::default() };
     let mut reports = Vec::with_capacity(1);
-    backup_group(repository, std::slice::from_ref(options), progress, cancel, &mut |report| {
+    backup_group(repository, &group, progress, cancel, &mut |report| {
         reports.push(report);
         Ok(())
     })?;
     reports.pop().ok_or_else(|| Error::new(ErrorKind::WrongUse, "no volume was named"))
 }
 
-/// Backs several volumes up whose snapshots are taken at one moment. Each is committed by itself and told to `on_report`;
-/// the first failure ends the rest, and those that are committed stay.
+/// Backs volumes up whose snapshots are taken together. Each is committed by itself and told to `on_report`; the first
+/// failure ends the rest, and those that are committed stay.
 pub fn backup_group(
     repository: &Repository,
-    volumes: &[BackupOptions],
+    group: &Group,
     progress: &Progress,
     cancel: &CancelToken,
     on_report: &mut dyn FnMut(BackupReport) -> Result<()>,
 ) -> Result<()> {
     let prepared =
-        volumes.iter().map(|options| Prepared::new(repository, options)).collect::<Result<Vec<_>>>()?;
-    let taken = prepared.iter().map(Prepared::take).collect::<Result<Vec<_>>>()?;
-    let group = prepared.first().filter(|_| prepared.len() > 1).map(|first| first.id);
+        group.volumes.iter().map(|options| Prepared::new(repository, options)).collect::<Result<Vec<_>>>()?;
+    prepared.iter().try_for_each(|volume| volume.check_consistency(&group.consistency))?;
+    let take_all = || prepared.iter().map(Prepared::take).collect::<Result<Vec<_>>>();
+    let (taken, around) = group.consistency.around(prepared.len(), cancel, take_all)?;
+    let several = prepared.len() > 1;
+    let together = Together {
+        group: prepared.first().filter(|_| several).map(|first| first.id),
+        position: Some(around.position).filter(|position| *position != DatabasePosition::default()),
+    };
+    let mut warnings = around.warnings;
+    if several && !group.consistency.holds_writers() {
+        warnings.push("nothing held the writers back: the snapshots were taken one after the other".into());
+    }
     for (prepared, taken) in prepared.into_iter().zip(taken) {
-        on_report(Attempt { prepared, taken, group, progress, cancel }.run()?)?;
+        let attempt = Attempt { prepared, taken, together: &together, progress, cancel };
+        on_report(attempt.run(std::mem::take(&mut warnings))?)?;
     }
     Ok(())
+}
+
+/// What volumes have in common whose snapshots were taken together.
+struct Together {
+    group: Option<BackupId>,
+    position: Option<DatabasePosition>,
 }
 
 fn decide_kind(wanted: &WantedKind, newest: Option<&BackupRecord>) -> BackupKind {

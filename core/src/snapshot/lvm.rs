@@ -188,6 +188,10 @@ impl Origin for LogicalVolume {
         }
     }
 
+    fn freezes_itself(&self) -> bool {
+        true
+    }
+
     fn keeps_cheaply(&self) -> bool {
         self.report.is_thin()
     }

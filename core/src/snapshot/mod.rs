@@ -112,6 +112,8 @@ pub trait Origin: Send + Sync {
     fn identity(&self) -> &VolumeIdentity;
     /// Takes a read-only snapshot with this name.
     fn take(&self, name: &str, cow: CowSize) -> Result<Box<dyn Snapshot>>;
+    /// Whether taking a snapshot freezes the file system on it, so that nobody may have frozen it before.
+    fn freezes_itself(&self) -> bool;
     /// Whether a kept baseline costs the origin next to nothing, so that it is kept unless forbidden.
     fn keeps_cheaply(&self) -> bool;
 }
@@ -168,7 +170,7 @@ pub fn origin(source: &Path, wanted: Wanted) -> Result<Option<Box<dyn Origin>>> 
     {
         return Ok(Some(Box::new(volume)));
     }
-    if wanted == Wanted::Auto && zfs_name(source).is_none() {
+    if wanted == Wanted::Auto && zfs_name(source).is_none_or(|name| name.contains('@')) {
         return Ok(None);
     }
     let layer = if wanted == Wanted::Lvm { "a logical volume" } else { "a zvol" };

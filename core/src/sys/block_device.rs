@@ -18,7 +18,11 @@ mod ioctl {
     nix::ioctl_read!(blkgetsize64, 0x12, 114, usize);
     nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
     nix::ioctl_write_ptr_bad!(blkzeroout, 0x127f, [u64; 2]);
+    nix::ioctl_read!(blkzname, 0x12, 125, [u8; super::ZVOL_NAME_MAX]);
 }
+
+/// Bytes that the driver of zvols writes for a name, its end included.
+const ZVOL_NAME_MAX: usize = 256;
 
 /// The device number, if `path` is a block device.
 pub fn number_of(path: &Path) -> io::Result<Option<DeviceNumber>> {
@@ -51,6 +55,27 @@ pub fn zero_out(file: &File, range: Range<u64>) -> io::Result<()> {
     // SAFETY: BLKZEROOUT reads two 64-bit numbers from the pointer, a live array of two.
     unsafe { ioctl::blkzeroout(file.as_raw_fd(), &raw const span) }?;
     Ok(())
+}
+
+/// The name of the ZFS volume or snapshot that an open device shows; `None` when its driver knows no such names.
+pub fn zvol_name(file: &File) -> io::Result<Option<String>> {
+    faults::point("ioctl")?;
+    let mut name = [0; ZVOL_NAME_MAX];
+    // SAFETY: BLKZNAME writes at most ZVOL_NAME_MAX bytes (the size is part of its number) to the pointer, a live array.
+    match unsafe { ioctl::blkzname(file.as_raw_fd(), &raw mut name) } {
+        Ok(_) => {
+            let text = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            Ok(String::from_utf8(text.to_vec()).ok().filter(|name| !name.is_empty()))
+        }
+        Err(nix::errno::Errno::ENOTTY | nix::errno::Errno::EINVAL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The kernel's name of a device: `sda1`, `dm-3`, `zd16`.
+#[must_use]
+pub fn kernel_name(number: DeviceNumber) -> Option<String> {
+    fs::canonicalize(sysfs(number)).ok()?.file_name()?.to_str().map(str::to_owned)
 }
 
 /// The folder of a device in sysfs.

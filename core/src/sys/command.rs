@@ -5,9 +5,12 @@
 //! runs in its own process group, so that Ctrl-C does not cut a change of metadata in half; on a time-out the group is
 //! killed. Passwords never go on a command line.
 
+pub mod session;
+
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,7 @@ use nix::unistd::Pid;
 
 use super::faults;
 use crate::error::{Error, ErrorKind, Result};
+use session::Session;
 
 /// How long a program may take unless said otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -71,6 +75,13 @@ impl Command {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.inner.env(name, value);
+        self
+    }
+
+    /// The folder that it runs in.
+    #[must_use]
+    pub fn folder(mut self, folder: impl AsRef<Path>) -> Self {
+        self.inner.current_dir(folder);
         self
     }
 
@@ -137,6 +148,15 @@ impl Command {
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let err = std::thread::spawn(move || text_of(err));
         Ok(Stream { command: self, child, out, err: Some(err) })
+    }
+
+    /// Starts it and keeps its standard input open, to talk to it.
+    pub fn session(mut self) -> Result<Session> {
+        tracing::debug!(command = ?self.inner, "talking to");
+        faults::point("spawn").map_err(|source| self.problem(source))?;
+        let piped = self.inner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = piped.spawn().map_err(|source| self.problem(source))?;
+        Ok(Session::new(self, child))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod command;
 pub mod direct_file;
 pub mod faults;
 pub mod files;
+pub mod freeze;
 pub mod host;
 pub mod io_priority;
 #[cfg(test)]

@@ -176,7 +176,7 @@ fn csi_messages() {
 
 #[test]
 fn era_blocks() {
-    let map = "<!-- block=64KiB -->\n<blocks>\n  <range begin=\"1\" end=\"3\"/>\n  <block block=\"5\"/>\n</blocks>\n";
+    let map = "<!-- block=64KiB -->\n<blocks>\n  <range begin=\"1\" end = \"3\"/>\n  <block block=\"5\"/>\n</blocks>\n";
     means(map, "era", &[1, 2, 5], None);
     never_believed_when_cut(map);
     means("<?xml version=\"1.0\"?><!-- of > sda --><blocks/>", "era", &[], None);

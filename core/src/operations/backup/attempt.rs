@@ -5,8 +5,8 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::prepare::{Prepared, Taken, told};
-use super::{BackupReport, KeepSnapshot, WantedKind, decide_kind};
-use crate::backup_id::{BackupId, BackupKind, BackupRecord, HintReport, StoredFile};
+use super::{BackupReport, KeepSnapshot, Together, WantedKind, decide_kind};
+use crate::backup_id::{BackupKind, BackupRecord, HintReport, StoredFile};
 use crate::cancel::CancelToken;
 use crate::digest::{RootDigest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,8 +30,7 @@ use crate::throttle::governor::{Governor, Throttle};
 pub struct Attempt<'a> {
     pub prepared: Prepared<'a>,
     pub taken: Taken,
-    /// Of the volumes that were taken at one moment.
-    pub group: Option<BackupId>,
+    pub together: &'a Together,
     pub progress: &'a Progress,
     pub cancel: &'a CancelToken,
 }
@@ -62,8 +61,9 @@ struct Made {
 }
 
 impl Attempt<'_> {
-    pub fn run(mut self) -> Result<BackupReport> {
+    pub fn run(mut self, already: Vec<String>) -> Result<BackupReport> {
         let mut warnings = Warnings::default();
+        already.into_iter().for_each(|warning| warnings.add(warning));
         let options = self.prepared.options;
         let governor = options.gentleness.start(
             Some(self.taken.source.path()),
@@ -302,7 +302,8 @@ impl Attempt<'_> {
             hint,
             statistics,
             snapshot: self.taken.snapshot.as_ref().map(|snapshot| snapshot.record().clone()),
-            group: self.group,
+            group: self.together.group,
+            position: self.together.position.clone(),
             complete: true,
             tags: prepared.options.tags.clone(),
             delta: StoredFile { name: delta_name, size: delta.size, blake3: to_hex(&delta.blake3) },

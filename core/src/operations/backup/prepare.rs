@@ -6,13 +6,14 @@ use jiff::Timestamp;
 
 use super::BackupOptions;
 use crate::backup_id::{BackupId, BackupRecord, Sequence, VolumeIdentity};
+use crate::consistency::{Consistency, freeze};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local_state::LocalState;
 use crate::repository::Repository;
 use crate::repository::publish::Publisher;
 use crate::snapshot::{self, Origin, Owner, Snapshot};
 use crate::source::{self, Source};
-use crate::sys::host;
+use crate::sys::{block_device, host};
 
 /// A volume whose lock is held and which is ready to be read.
 pub struct Prepared<'a> {
@@ -80,6 +81,27 @@ impl<'a> Prepared<'a> {
     /// Whether a layer below takes part: then there may be snapshots to be swept.
     pub fn has_origin(&self) -> bool {
         self.origin.is_some()
+    }
+
+    /// Freezing a file system, or locking a database, for a source that is read as it is would be over before it is read.
+    pub fn check_consistency(&self, consistency: &Consistency) -> Result<()> {
+        let Some(origin) = &self.origin else {
+            if !consistency.holds_writers() {
+                return Ok(());
+            }
+            return Err(Error::new(
+                ErrorKind::WrongUse,
+                "there is no snapshot that writers could be held back for",
+            )
+            .path(&self.options.source)
+            .hint("name a logical volume or a zvol, or leave --freeze, --postgresql and --mysql out"));
+        };
+        match block_device::number_of(origin.device()) {
+            Ok(Some(number)) if origin.freezes_itself() => {
+                freeze::refuse_mounts_of(number, &consistency.freeze)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the snapshot, or opens the source as it is.

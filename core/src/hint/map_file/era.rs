@@ -1,4 +1,4 @@
-//! The XML of the device-mapper's tools: what `era_invalidate` prints is read here, `thin_delta` beside the pool's code.
+//! The XML of the device-mapper's era target: what `era_invalidate` prints.
 //!
 //! `era_invalidate` counts in blocks of the era device and does not say how large they are. The size has to stand in the
 //! file, as a comment before the list (`<!-- block=64KiB -->`): so it travels with the map, and without it the map is
@@ -30,7 +30,7 @@ pub(super) fn parse(reader: impl BufRead, map: &mut ChangeMap) -> Result<Binding
             continue;
         } else {
             return match name_of(&tag) {
-                "blocks" => era(&tag, tags, block_size, map),
+                "blocks" => blocks(&tag, tags, block_size, map),
                 other => Err(wrong(format!("a change map of XML does not begin with <{other}>"))),
             };
         }
@@ -52,7 +52,7 @@ fn block_size_in(comment: &str) -> Result<Option<u64>> {
 }
 
 /// `<blocks> <range begin="1" end="5"/> <block block="7"/> </blocks>`; `end` is the first block after the range.
-fn era<R: BufRead>(
+fn blocks<R: BufRead>(
     root: &str,
     mut tags: Tags<R>,
     block_size: Option<u64>,
@@ -125,9 +125,7 @@ impl<R: BufRead> Tags<R> {
     }
 
     fn number(&self, tag: &str, name: &str) -> Result<u64> {
-        let value = tag.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        let digits = value.map(|value| value.trim_end_matches('/').trim_matches(['"', '\'']));
-        digits
+        attribute(tag, name)
             .and_then(|digits| digits.parse().ok())
             .ok_or_else(|| self.wrong(&format!("<{tag}> has no number '{name}'")))
     }
@@ -139,4 +137,18 @@ impl<R: BufRead> Tags<R> {
 
 fn name_of(tag: &str) -> &str {
     tag.trim_end_matches('/').split_whitespace().next().unwrap_or_default()
+}
+
+/// The value of `name="value"`; versions of the tool differ in the space around the equals sign.
+fn attribute<'a>(mut tag: &'a str, name: &str) -> Option<&'a str> {
+    loop {
+        let (key, rest) = tag.split_once('=')?;
+        let rest = rest.trim_start();
+        let quote = rest.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+        let (value, behind) = rest[1..].split_once(quote)?;
+        if key.split_whitespace().next_back() == Some(name) {
+            return Some(value);
+        }
+        tag = behind;
+    }
 }
