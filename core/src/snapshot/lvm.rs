@@ -159,7 +159,7 @@ impl LogicalVolume {
 }
 
 fn no_room(error: Error) -> Error {
-    if !error.to_string().contains("insufficient free space") {
+    if !error.to_string().to_lowercase().contains("insufficient ") {
         return error;
     }
     error

@@ -106,7 +106,7 @@ impl Command {
 
     /// Runs it to its end. A failure (exit code, signal, time-out) is an error with what it said last.
     pub fn run(mut self) -> Result<Said> {
-        tracing::debug!(command = self.line(), "running");
+        tracing::debug!(command = self.by_hand(), "running");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let spawned = self.inner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|source| self.problem(source))?;
@@ -124,26 +124,24 @@ impl Command {
         }
     }
 
-    /// What a person would type.
-    fn line(&self) -> String {
-        let words = std::iter::once(self.inner.get_program()).chain(self.inner.get_args());
-        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    }
-
     fn failure(&self, status: Option<ExitStatus>, err: &str) -> Error {
         let name = self.program.display();
-        let last = err.trim().lines().next_back().unwrap_or_default().trim();
         let how = status.map_or_else(
             || format!("ended after {} s", self.patience.as_secs()),
             |status| status.to_string(),
         );
-        Error::new(ErrorKind::Io, format!("{name} failed ({how}): {last}"))
-            .hint(format!("try it by hand: {}", self.line()))
+        Error::new(ErrorKind::Io, format!("{name} failed ({how}): {}", complaint(err)))
+            .hint(format!("try it by hand: {}", self.by_hand()))
+    }
+
+    fn by_hand(&self) -> String {
+        let arguments = self.inner.get_args().map(|argument| format!(" {}", argument.display()));
+        format!("{}{}", self.program.display(), arguments.collect::<String>())
     }
 
     /// Runs it and reads its standard output as it comes; [`Stream::finish`] tells how it ended.
     pub fn stream(mut self) -> Result<Stream> {
-        tracing::debug!(command = self.line(), "reading from");
+        tracing::debug!(command = self.by_hand(), "reading from");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let spawned = self.inner.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|source| self.problem(source))?;
@@ -154,7 +152,7 @@ impl Command {
 
     /// Starts it and keeps its standard input open, to talk to it.
     pub fn session(mut self) -> Result<Session> {
-        tracing::debug!(command = ?self.inner, "talking to");
+        tracing::debug!(command = self.by_hand(), "talking to");
         faults::point("spawn").map_err(|source| self.problem(source))?;
         let piped = self.inner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = piped.spawn().map_err(|source| self.problem(source))?;
@@ -196,6 +194,12 @@ impl Drop for Stream {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The first lines of what it said on standard error, in one; lvm2 puts warnings before and resignation after the cause.
+fn complaint(err: &str) -> String {
+    let lines = err.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("WARNING:"));
+    lines.take(3).collect::<Vec<_>>().join("; ")
 }
 
 fn text_of(from: Option<impl Read>) -> String {
