@@ -33,8 +33,9 @@ pub fn zfs<const N: usize>(arguments: [&str; N]) -> Result<Said> {
 
 /// The facts of the dataset with this name; `None` when there is none.
 pub fn look(name: &str) -> Result<Option<Dataset>> {
+    let is_missing = |text: &str| ["does not exist", "no such pool"].iter().any(|what| text.contains(what));
     let said = match zfs(["get", "-Hp", "-o", "property,value", "type,guid,createtxg,origin", name]) {
-        Err(error) if error.to_string().contains("does not exist") => return Ok(None),
+        Err(error) if is_missing(&error.to_string()) => return Ok(None),
         said => said?,
     };
     Ok(Some(facts(&said.out)))
@@ -52,6 +53,34 @@ fn facts(lines: &str) -> Dataset {
         }
     }
     found
+}
+
+/// A moment in a volume's life that has a name: a snapshot or a bookmark.
+#[derive(Debug)]
+pub struct Mark {
+    /// `POOL/VOL@NAME` or `POOL/VOL#NAME`.
+    pub name: String,
+    /// As in [`Dataset`].
+    pub guid: String,
+    /// As in [`Dataset`].
+    pub createtxg: String,
+}
+
+impl Mark {
+    /// Whether it holds data.
+    #[must_use]
+    pub fn is_snapshot(&self) -> bool {
+        self.name.contains('@')
+    }
+}
+
+/// The snapshots and bookmarks of a volume.
+pub fn marks(volume: &str) -> Result<Vec<Mark>> {
+    let columns = "name,guid,createtxg";
+    let said = zfs(["list", "-Hp", "-d", "1", "-t", "snapshot,bookmark", "-o", columns, volume])?;
+    let rows = said.out.lines().map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>());
+    let marks = rows.filter_map(|row| <[String; 3]>::try_from(row).ok());
+    Ok(marks.map(|[name, guid, createtxg]| Mark { name, guid, createtxg }).collect())
 }
 
 /// Destroys a snapshot, a bookmark, or a clone with the snapshots that others took of it; never what depends on it.

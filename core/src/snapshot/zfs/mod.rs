@@ -7,6 +7,7 @@
 
 mod dataset;
 mod device;
+mod set_back;
 mod sweep;
 mod taken;
 
@@ -21,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 const OURS: &str = "blkdelta-";
 
 /// A zvol.
+#[derive(Clone)]
 pub struct Zvol {
     name: String,
     guid: String,
@@ -31,13 +33,13 @@ pub struct Zvol {
 /// The zvol behind a path or a name `zfs:POOL/VOL`; `None` for what is no zvol, and for what already is a snapshot.
 pub fn find(source: &Path) -> Result<Option<Zvol>> {
     let Some(name) = name_of(source)?.filter(|name| !name.contains('@')) else { return Ok(None) };
-    let guid = match volume(&name)? {
-        found if found.origin.is_some() && dataset::short_name(&name).starts_with(OURS) => return Ok(None),
-        found => found.guid,
-    };
+    let found = volume(&name)?;
+    if found.origin.is_some() && dataset::short_name(&name).starts_with(OURS) {
+        return Ok(None);
+    }
     let device = device_of(source, &name)?;
-    let identity = VolumeIdentity::new(format!("zfs:{guid}"))?;
-    Ok(Some(Zvol { name, guid, device, identity }))
+    let identity = VolumeIdentity::new(format!("zfs:{}", found.guid))?;
+    Ok(Some(Zvol { name, guid: found.guid, device, identity }))
 }
 
 /// The zvol, or the snapshot of one, that a path or name leads to, to be read as it is; with the volume's identity.
@@ -61,8 +63,8 @@ fn name_of(source: &Path) -> Result<Option<String>> {
             .path(source)
             .hint("install it (Debian: zfsutils-linux, zfs-dkms) and load it: modprobe zfs"));
     }
-    if !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        return Err(not_a_zvol(name, "no dataset has such a name"));
+    if !name.starts_with(|first: char| first.is_ascii_alphabetic()) || name.contains('#') {
+        return Err(not_a_zvol(name, "no volume or snapshot has such a name"));
     }
     Ok(Some(name.to_owned()))
 }

@@ -3,12 +3,13 @@
 //! Trade-off: a clone, because it is one device and is found again by its name after a crash. The other way, to set the
 //! volume's `snapdev` to `visible`, shows the devices of all its snapshots, and a crash would leave the user's property
 //! changed. While the clone exists its snapshot cannot be destroyed, only both together.
-//! As the baseline a bookmark is enough: it holds no data, and `zfs send` needs only the moment that it marks.
+//! As the baseline a bookmark is mostly enough: it holds no data, and `zfs send` needs only the moment that it marks.
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use super::set_back::{self, Before};
 use super::{Zvol, dataset, device};
 use crate::backup_id::SnapshotRecord;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,9 +20,9 @@ use crate::sys::command::Command;
 pub(super) const KIND: &str = "zfs";
 
 pub(super) struct Taken {
-    volume: String,
-    volume_guid: String,
+    volume: Zvol,
     device: PathBuf,
+    before: Before,
     record: SnapshotRecord,
     taken_at: Timestamp,
     made: Made,
@@ -59,60 +60,58 @@ impl Taken {
         dataset::zfs(["snapshot", &snapshot])?;
         let mut made = Made(vec![snapshot.clone()]);
         let facts = dataset::look(&snapshot)?.ok_or_else(|| lost(&snapshot, "it was destroyed at once"))?;
+        let before = Before::of(&snapshot, &facts.createtxg)?;
         clone_read_only(&snapshot, &clone)?;
         made.0.push(clone.clone());
         Ok(Self {
-            volume: zvol.name.clone(),
-            volume_guid: zvol.guid.clone(),
+            volume: zvol.clone(),
             device: device::appearing(&clone)?,
             record: SnapshotRecord {
                 kind: KIND.to_owned(),
+                generation: [&facts.createtxg, &zvol.guid, before.text()].join("/"),
                 name: snapshot,
-                generation: generation(&facts.createtxg, &zvol.guid),
                 uuid: facts.guid,
                 kept: false,
             },
+            before,
             taken_at,
             made,
         })
     }
 
     /// What still marks the moment of the baseline: its snapshot or its bookmark.
-    fn find(&self, baseline: &SnapshotRecord) -> Result<std::result::Result<String, NoHint>> {
-        let no_hint = |why: &str| Ok(Err(NoHint(why.to_owned())));
-        if baseline.kind != KIND {
-            return no_hint("the last backup was not read from a ZFS snapshot");
-        }
-        let types = "snapshot,bookmark";
-        let list = ["list", "-Hp", "-d", "1", "-t", types, "-o", "name,guid,createtxg", &self.volume];
-        let said = dataset::zfs(list)?;
-        let mut rows = said.out.lines().map(|line| line.split('\t').collect::<Vec<_>>());
-        let row = rows.find(|row| row.get(1) == Some(&baseline.uuid.as_str()));
-        let Some(&[name, _, createtxg]) = row.as_deref() else {
-            return no_hint(
-                "the snapshot of the last backup and its bookmark are gone: destroyed, or rolled back",
-            );
+    fn find(&self, baseline: &SnapshotRecord) -> Result<String> {
+        let recorded: Vec<&str> = baseline.generation.split('/').collect();
+        let &[createtxg, volume_guid, before] = recorded.as_slice() else {
+            return Err(doubt("the last backup was not read from a ZFS snapshot"));
         };
-        if generation(createtxg, &self.volume_guid) != baseline.generation {
-            return no_hint("the bookmark of the last backup is not from the moment that was recorded");
+        let marks = dataset::marks(&self.volume.name)?;
+        let found = |snapshot: bool| {
+            marks.iter().find(|mark| mark.guid == baseline.uuid && mark.is_snapshot() == snapshot)
+        };
+        let Some(mark) = found(true).or_else(|| found(false)) else {
+            return Err(doubt("the last backup's snapshot or bookmark is gone: destroyed, or rolled back"));
+        };
+        if (mark.createtxg.as_str(), self.volume.guid.as_str()) != (createtxg, volume_guid) {
+            return Err(doubt("the last backup's snapshot or bookmark is not the recorded one"));
         }
-        Ok(Ok(name.to_owned()))
+        if !mark.is_snapshot() && !set_back::still_believed(mark, before, &marks) {
+            return Err(doubt("the volume may have been set back to before its last backup"));
+        }
+        Ok(mark.name.clone())
     }
 
-    /// Reads the stream from `baseline` to this snapshot.
-    fn read_stream(&self, baseline: &str, from: &str, map: &mut ChangeMap) -> Result<()> {
-        let guid = |text: &str| {
-            text.parse().map_err(|_| Error::new(ErrorKind::Damaged, format!("'{text}' is no guid of ZFS")))
-        };
-        let (from, to) = (guid(from)?, guid(&self.record.uuid)?);
+    /// Reads the stream from the baseline to this snapshot.
+    fn read_stream(&self, baseline: &SnapshotRecord, map: &mut ChangeMap) -> Result<()> {
+        let guid = |text: &str| text.parse().map_err(|_| doubt(&format!("'{text}' is no guid of ZFS")));
+        let (from, to) = (guid(&baseline.uuid)?, guid(&self.record.uuid)?);
         // Raw: blocks are sent as they lie on the disks, neither unpacked nor decrypted, and no key is needed.
-        let send = Command::new("zfs").args(["send", "-w", "-i", baseline, &self.record.name]);
+        let send = Command::new("zfs").args(["send", "-w", "-i", &self.find(baseline)?, &self.record.name]);
         let mut stream = send.stream()?;
         let parsed = zfs_send::parse(&mut stream, from, to, map);
         match (parsed, stream.finish()) {
-            (Ok(()), ended) => ended,
             (Err(parsed), Err(ended)) => Err(parsed.because(ended)),
-            (parsed, Ok(())) => parsed,
+            (parsed, ended) => parsed.and(ended),
         }
     }
 }
@@ -133,8 +132,7 @@ impl Snapshot for Taken {
     fn check(&self) -> Result<()> {
         let name = &self.record.name;
         if let Some(state) = dataset::unusable_pool(name) {
-            return Err(lost(name, &format!("its pool is {state}"))
-                .hint("see `zpool status`; nothing was committed, run it again when the pool is well"));
+            return Err(lost(name, &format!("its pool is {state}")));
         }
         match dataset::look(name)? {
             Some(found) if found.guid == self.record.uuid => Ok(()),
@@ -148,19 +146,28 @@ impl Snapshot for Taken {
         baseline: &SnapshotRecord,
         map: &mut ChangeMap,
     ) -> Result<std::result::Result<(), NoHint>> {
-        let name = match self.find(baseline)? {
-            Ok(name) => name,
-            Err(no_hint) => return Ok(Err(no_hint)),
-        };
-        Ok(self.read_stream(&name, &baseline.uuid, map).map_err(|error| NoHint(error.full_text())))
+        Ok(self.read_stream(baseline, map).map_err(|error| NoHint(error.full_text())))
     }
 
     fn keep(&mut self) -> Result<()> {
-        let bookmark = self.record.name.replacen('@', "#", 1);
-        if let Err(error) = dataset::zfs(["bookmark", &self.record.name, &bookmark]) {
-            let why = error.full_text();
-            tracing::warn!(why, "no bookmark can be made: the snapshot itself stays, and old data with it");
-            self.made.0.retain(|name| name != &self.record.name);
+        let name = &self.record.name;
+        let bookmarked = self.before.bookmark_is_enough(name).and_then(|enough| {
+            if enough {
+                dataset::zfs(["bookmark", name, &name.replacen('@', "#", 1)])?;
+            }
+            Ok(enough)
+        });
+        match bookmarked {
+            Ok(true) => {}
+            Ok(false) => self.made.0.retain(|made| made != name),
+            Err(error) => {
+                let why = error.full_text();
+                tracing::warn!(
+                    why,
+                    "no bookmark can be made: the snapshot itself stays, and old data with it"
+                );
+                self.made.0.retain(|made| made != name);
+            }
         }
         self.record.kept = true;
         Ok(())
@@ -174,11 +181,13 @@ fn clone_read_only(snapshot: &str, clone: &str) -> Result<()> {
     Command::new("zfs").arg("clone").args(options).args([snapshot, clone]).run().map(|_| ())
 }
 
-/// A bookmark of another volume could have the guid, after the volume was cloned and promoted or received; not both.
-fn generation(createtxg: &str, volume_guid: &str) -> String {
-    format!("{createtxg}/{volume_guid}")
+/// A reason for there being no hint.
+fn doubt(why: &str) -> Error {
+    Error::new(ErrorKind::WrongParent, why)
 }
 
 fn lost(snapshot: &str, why: &str) -> Error {
-    Error::new(ErrorKind::SnapshotLost, format!("the snapshot is lost: {why}")).path(snapshot)
+    Error::new(ErrorKind::SnapshotLost, format!("the snapshot is lost: {why}"))
+        .path(snapshot)
+        .hint("nothing was committed; see `zpool status` and `zpool history`, then run it again")
 }
