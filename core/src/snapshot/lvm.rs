@@ -13,6 +13,7 @@ mod report;
 mod status;
 mod taken;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,22 +66,25 @@ fn shows_its_origin(report: &LogicalVolumeReport) -> bool {
 
 fn look_up(source: &Path) -> Result<Option<(DeviceNumber, LogicalVolumeReport)>> {
     let Some(number) = block_device::number_of(source).ok().flatten() else { return Ok(None) };
-    let Some(uuid) = mapped_by_lvm(number) else { return Ok(None) };
-    let volumes = report::all()?.unwrap_or_default();
+    let Some((uuid, group)) = mapped_by_lvm(number) else { return Ok(None) };
+    let volumes = report::of(&[&group])?;
     Ok(volumes.into_iter().find(|volume| volume.device_uuid() == uuid).map(|volume| (number, volume)))
 }
 
-/// Told by sysfs, so that nothing is run where there is no LVM.
-fn mapped_by_lvm(number: DeviceNumber) -> Option<String> {
-    block_device::attribute(number, "dm/uuid").filter(|uuid| uuid.starts_with("LVM-"))
+/// UUID and volume group of a device; told by sysfs, so that nothing is run where there is no LVM.
+fn mapped_by_lvm(number: DeviceNumber) -> Option<(String, String)> {
+    let uuid = block_device::attribute(number, "dm/uuid").filter(|uuid| uuid.starts_with("LVM-"))?;
+    Some((uuid, report::group_of(&block_device::attribute(number, "dm/name")?)))
 }
 
 /// See [`super::sweep`]. Also releases what a run that died while it read a pool's metadata has left.
 pub fn sweep(prefix: &str, keep: Option<&SnapshotRecord>) -> Result<Vec<String>> {
-    if !block_device::all().into_iter().any(|number| mapped_by_lvm(number).is_some()) {
+    let devices = block_device::all().into_iter();
+    let groups: BTreeSet<String> = devices.filter_map(mapped_by_lvm).map(|(_, group)| group).collect();
+    if groups.is_empty() {
         return Ok(Vec::new());
     }
-    let volumes = report::all()?.unwrap_or_default();
+    let volumes = report::of(&groups.iter().map(String::as_str).collect::<Vec<_>>())?;
     metadata_snapshot::release_left_behind(&volumes);
     let mut swept = Vec::new();
     for volume in volumes.iter().filter(|volume| volume.name.starts_with(prefix)) {
@@ -104,7 +108,8 @@ pub fn sweep(prefix: &str, keep: Option<&SnapshotRecord>) -> Result<Vec<String>>
 /// By its UUID: another volume that has its name by now stays.
 fn remove(volume: &LogicalVolumeReport) -> Result<()> {
     let select = format!("lv_uuid={}", volume.uuid);
-    report::program("lvremove").args(["--force", "--select", &select]).patience(PATIENCE).run().map(drop)
+    let arguments = ["--force", "--select", &select, &volume.group];
+    report::program("lvremove").args(arguments).patience(PATIENCE).run().map(drop)
 }
 
 impl LogicalVolume {
@@ -140,12 +145,8 @@ impl LogicalVolume {
 
     /// Removes what a failed attempt has left.
     fn undo(&self, name: &str) {
-        let left = report::all().ok().flatten().unwrap_or_default();
-        let ours = |volume: &&LogicalVolumeReport| {
-            volume.name == name
-                && volume.group_uuid == self.report.group_uuid
-                && volume.uuid != self.report.uuid
-        };
+        let left = report::of(&[&self.report.group]).unwrap_or_default();
+        let ours = |volume: &&LogicalVolumeReport| volume.name == name;
         if let Some(volume) = left.iter().find(ours)
             && let Err(error) = remove(volume)
         {

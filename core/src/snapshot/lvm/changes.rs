@@ -77,7 +77,7 @@ pub fn since(
     taken: &LogicalVolumeReport,
     map: &mut ChangeMap,
 ) -> std::result::Result<(), Obstacle> {
-    let volumes = report::all()?.unwrap_or_default();
+    let volumes = report::of(&[&taken.group])?;
     let find = |uuid: &str| volumes.iter().find(|volume| volume.uuid == uuid);
     let Some(found) = find(&baseline.uuid) else {
         return Err(Obstacle::NoHint(format!("the baseline snapshot {} is gone", baseline.name)));
@@ -111,7 +111,7 @@ pub fn mapped(taken: &LogicalVolumeReport, map: &mut ChangeMap) -> std::result::
     if !taken.is_thin() {
         return Err(Obstacle::no_hint("a thick volume maps all of itself"));
     }
-    let volumes = report::all()?.unwrap_or_default();
+    let volumes = report::of(&[&taken.group])?;
     let mut filled = map.clone();
     thin(&volumes, taken, taken, &mut filled)?;
     *map = filled;

@@ -1,7 +1,8 @@
-//! What lvm2 says about its logical volumes: one run of `lvs` in its JSON form, for all of them.
+//! What lvm2 says about the logical volumes of a volume group: one run of `lvs` in its JSON form.
 //!
-//! Trade-off: all volumes are listed where one is looked for. It is one run either way, and a volume is found by its UUID
-//! whatever it is called by now. If a field were missing in an old lvm2, `lvs` itself refuses, and that is the error.
+//! Trade-off: the whole group is listed where one volume is looked for. It is one run either way, and a volume is found by
+//! its UUID whatever it is called by now. Other groups are not asked for: one that cannot be read would fail the run.
+//! If a field were missing in an old lvm2, `lvs` itself refuses, and that is the error.
 
 use serde::Deserialize;
 
@@ -77,17 +78,31 @@ impl LogicalVolumeReport {
     }
 }
 
+/// The volume group in the name of a mapped device: all before the first single hyphen, where hyphens of its own are
+/// doubled.
+pub fn group_of(device_name: &str) -> String {
+    let mut group = String::new();
+    let mut letters = device_name.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '-' && letters.next_if_eq(&'-').is_none() {
+            break;
+        }
+        group.push(letter);
+    }
+    group
+}
+
 /// A UUID without its dashes, as device-mapper and our identities have it.
 pub fn plain(uuid: &str) -> String {
     uuid.replace('-', "")
 }
 
-/// All logical volumes of this host; `None` when lvm2 is not installed.
-pub fn all() -> Result<Option<Vec<LogicalVolumeReport>>> {
+/// The visible logical volumes of these groups; none when lvm2 is not installed.
+pub fn of(groups: &[&str]) -> Result<Vec<LogicalVolumeReport>> {
     let arguments = ["--reportformat", "json", "--units", "b", "--nosuffix", "-o", FIELDS];
-    match program("lvs").args(arguments).run() {
-        Ok(said) => parse(&said.out).map(Some),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+    match program("lvs").args(arguments).args(groups).run() {
+        Ok(said) => parse(&said.out),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
@@ -146,6 +161,15 @@ mod tests {
         );
         assert!(volumes[1].is_thick_snapshot() && volumes[1].is_read_only());
         assert!(!volumes[0].is_thick_snapshot() && !volumes[0].is_read_only() && !volumes[0].is_thin());
+    }
+
+    #[test]
+    fn the_group_of_a_device_is_in_its_name() {
+        for (name, group) in
+            [("vg-lv", "vg"), ("my--vg-l--v", "my-vg"), ("a---b", "a-"), ("vg-pool_tmeta", "vg")]
+        {
+            assert_eq!(group_of(name), group, "{name}");
+        }
     }
 
     #[test]

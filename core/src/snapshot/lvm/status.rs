@@ -7,9 +7,9 @@
 use crate::error::Result;
 use crate::sys::command::Command;
 
-/// The line of a device with one target.
+/// The line of a device with one target. Without a flush: a pool would write its metadata out each time it is asked.
 pub fn status(device_uuid: &str) -> Result<String> {
-    let said = Command::new("dmsetup").args(["status", "--uuid", device_uuid]).run()?;
+    let said = Command::new("dmsetup").args(["status", "--noflush", "--uuid", device_uuid]).run()?;
     Ok(said.out.trim().to_owned())
 }
 

@@ -31,9 +31,8 @@ pub struct Taken {
 impl Taken {
     /// What `lvcreate` has just made, once it is proven to be a sound read-only snapshot of `origin`.
     pub fn new(name: &str, origin: &LogicalVolumeReport, taken_at: Timestamp) -> Result<Self> {
-        let volumes = report::all()?.unwrap_or_default();
-        let ours =
-            |volume: &&LogicalVolumeReport| volume.name == name && volume.group_uuid == origin.group_uuid;
+        let volumes = report::of(&[&origin.group])?;
+        let ours = |volume: &&LogicalVolumeReport| volume.name == name;
         let wrong = |what: &str| {
             Error::new(ErrorKind::Io, format!("the snapshot {name} {what}")).path(&origin.device)
         };
