@@ -215,3 +215,25 @@ impl Marker {
         written.map_err(|source| Error::io("writing", &self.path, source))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_tells_ours_from_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = |pool| Marker::lock(folder.path(), pool).unwrap();
+        let mut ours = marker("pool").unwrap();
+        assert!(!ours.is_about(44).unwrap(), "nothing was ever reserved");
+        ours.write(RESERVING).unwrap();
+        assert!(ours.is_about(44).unwrap(), "a run that died before it knew the root");
+        ours.write("44").unwrap();
+        assert!(marker("pool").is_none(), "a run that lives has the lock");
+        assert!(marker("another pool").is_some());
+        drop(ours);
+        let left = marker("pool").unwrap();
+        assert!(left.is_about(44).unwrap(), "a run of ours died");
+        assert!(!left.is_about(4).unwrap() && !left.is_about(45).unwrap(), "another tool came after it");
+    }
+}
