@@ -39,7 +39,7 @@ use blkdelta_core::storage::local::LocalStorage;
 use sha2::Digest as _;
 
 /// One folder for each format version that was ever written.
-const VERSIONS: [&str; 1] = ["v1"];
+const VERSIONS: [&str; 2] = ["v1", "v2"];
 const REPOSITORIES: [&str; 3] = ["blake3-zstd", "sha256-lz4", "xxh3-none"];
 
 fn golden(version: &str) -> PathBuf {
@@ -128,6 +128,22 @@ fn every_version_of_scan_files_is_read_and_applied() {
         assert_eq!(report.root, delta.trailer().root);
         assert_eq!(sha256(&target), expected(version, "blake3-zstd", 2));
     }
+}
+
+#[test]
+fn a_record_with_every_key_is_read() {
+    let bytes = fs::read(golden("v2").join("whole-record.json")).unwrap();
+    let record: BackupRecord = record::decode(&bytes).unwrap();
+    assert_eq!((record.schema_version, record.sequence), (2, 3));
+    let baseline = record.baseline().unwrap();
+    assert_eq!(baseline.kind, "lvm-thin");
+    assert!(baseline.name.starts_with("vg0/blkdelta-") && baseline.generation.ends_with("thin id 7"));
+    assert_eq!(record.group.unwrap().to_string(), "00112233445566778899aabbccddeeff");
+    let position = record.position.clone().unwrap();
+    assert_eq!(position.postgres.unwrap().lsn, "0/2DCD1F8");
+    assert_eq!(position.mysql.unwrap().position, Some(2173));
+    let again: BackupRecord = record::decode(&record::encode(&record).unwrap()).unwrap();
+    assert_eq!(again, record);
 }
 
 /// The structures of `pinned.json`, made from the specification by `tests/golden/pinned.py`.

@@ -41,7 +41,9 @@ impl Running {
         if args.ionice.is_some() {
             gentleness.priority.io = args.ionice;
         }
-        gentleness.priority.nice = args.nice;
+        if args.nice.is_some() {
+            gentleness.priority.nice = args.nice;
+        }
         gentleness.priority.cgroup = args.cgroup;
         let file = match write_control(&gentleness.limits) {
             Ok(file) => Some(file),

@@ -188,3 +188,111 @@ fn holes_are_not_read_unless_hints_are_off() {
     assert_eq!((number(&all, "bytes_read"), number(&all, "bytes_changed")), (8 << 20, 0));
     assert_eq!(all["root"], hinted["root"]);
 }
+
+const BLOCK: usize = 4 << 20;
+
+/// Two blocks of which the second has changed since the first backup.
+fn changed_in_its_second_block() -> Shell {
+    let shell = Shell::with_repository();
+    let mut bytes = vec![7; 2 * BLOCK];
+    shell.scratch.file("db", &bytes);
+    let _ = shell.backup("db");
+    bytes[BLOCK] = 8;
+    shell.scratch.file("db", &bytes);
+    shell
+}
+
+#[test]
+fn a_map_decides_what_is_read() {
+    let shell = changed_in_its_second_block();
+    shell.scratch.file("map", format!("0 {BLOCK} same\n{BLOCK} {BLOCK} data\n").as_bytes());
+    let made = shell.json(&[
+        "backup",
+        "db",
+        "--volume",
+        "db",
+        "--hints",
+        "map",
+        "--hint-sample",
+        "0",
+        "--rescan-every",
+        "0",
+    ]);
+    assert_eq!(
+        (made["bytes_read"].as_u64(), made["bytes_carried"].as_u64()),
+        (Some(BLOCK as u64), Some(BLOCK as u64))
+    );
+    assert!(made["hint"]["kind"] != "none" && made["alarm"].is_null(), "{made}");
+    let _ = shell.run(&["restore", "latest", "copy"]).exits(0);
+    assert_eq!(
+        std::fs::read(shell.scratch.path("copy")).unwrap(),
+        std::fs::read(shell.scratch.path("db")).unwrap()
+    );
+}
+
+#[test]
+fn a_map_that_lies_is_found_and_alarms() {
+    let shell = changed_in_its_second_block();
+    shell.scratch.file("map", format!("0 {BLOCK} data\n{BLOCK} {BLOCK} same\n").as_bytes());
+    let made = shell.run(&["backup", "db", "--volume", "db", "--hints", "map", "--json"]).exits(3).json();
+    assert!(made["alarm"].as_str().unwrap().contains(&BLOCK.to_string()), "{made}");
+    assert_eq!(made["bytes_read"].as_u64(), Some(2 * BLOCK as u64));
+    assert_eq!(shell.json(&["verify", "--data"])["ok"], true);
+}
+
+#[test]
+fn wrong_hints_and_snapshots_are_refused_before_anything_is_read() {
+    let shell = changed_in_its_second_block();
+    shell.scratch.file("map", b"this is no map\n");
+    shell.run(&["backup", "db", "--volume", "db", "--hints", "map"]).fails(2, &["map", "HINT"]);
+    shell.run(&["backup", "db", "--volume", "db", "--hints", "missing"]).fails(1, &["missing", "HINT"]);
+    for wrong in [
+        &["--hint-sample", "101%"][..],
+        &["--rescan-every", "-1"],
+        &["--snapshot-size", "0"],
+        &["--snapshot-size", "101%"],
+        &["--freeze-timeout", "0s"],
+        &["--snapshot", "btrfs"],
+    ] {
+        let _ = shell.run(&[&["backup", "db", "--volume", "db"], wrong].concat()).exits(2);
+    }
+    shell.run(&["backup", "db", "--volume", "db", "--snapshot", "lvm"]).fails(2, &["logical volume", "HINT"]);
+    shell.run(&["backup", "db", "--volume", "db", "--freeze", "/"]).fails(2, &["no snapshot", "HINT"]);
+    shell.run(&["backup", "db", "db", "--volume", "db"]).fails(2, &["--group"]);
+    shell.run(&["backup", "db", "db", "--group", "--volume", "a"]).fails(2, &["--volume"]);
+    shell
+        .run(&["backup", "db", "--postgresql=postgres://a:secret@localhost/b", "--volume", "db"])
+        .fails(2, &["password", "PGPASSFILE"]);
+    assert_eq!(shell.json(&["list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_group_is_told_as_one_and_hooks_run_around_it() {
+    let shell = Shell::with_repository();
+    shell.scratch.file("a", b"first");
+    shell.scratch.file("b", b"second");
+    let (before, after) = ("echo $BLKDELTA_EVENT >>hooks", "echo $BLKDELTA_EVENT >>hooks");
+    let made = shell.json(&[
+        "backup",
+        "a",
+        "b",
+        "--group",
+        "--volume",
+        "a",
+        "--volume",
+        "b",
+        "--before-snapshot",
+        before,
+        "--after-snapshot",
+        after,
+    ]);
+    assert_eq!(made.as_array().unwrap().len(), 2);
+    assert_eq!(made[0]["group"], made[0]["backup_id"]);
+    assert_eq!(made[1]["group"], made[0]["backup_id"]);
+    let hooks = std::fs::read_to_string(shell.scratch.path("hooks")).unwrap();
+    assert_eq!(hooks, "before-snapshot\nafter-snapshot\n");
+    shell
+        .run(&["backup", "a", "--volume", "a", "--before-snapshot", "exit 9"])
+        .fails(1, &["before-snapshot", "HINT"]);
+    assert_eq!(shell.json(&["list"]).as_array().unwrap().len(), 2);
+}

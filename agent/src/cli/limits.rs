@@ -49,7 +49,7 @@ pub struct GentleArgs {
     /// I/O priority: idle, best-effort:0 to 7, realtime:0 to 7; idle unless --full-speed.
     #[arg(long, value_name = "CLASS")]
     pub ionice: Option<IoPriority>,
-    /// Niceness of the working threads, -20 to 19.
+    /// Niceness of the working threads, -20 to 19; 10 unless --full-speed.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     pub nice: Option<i32>,
     /// Let the kernel keep the fixed limits too: join a control group of our own for this run, if we may.

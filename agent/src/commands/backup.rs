@@ -102,8 +102,12 @@ fn tell(context: &Context, group: bool, reports: &[BackupReport]) -> Result<()> 
 
 fn text(report: &BackupReport) -> String {
     let (record, counts) = (&report.record, &report.record.statistics);
+    let carried = match counts.bytes_carried {
+        0 => String::new(),
+        bytes => format!(", {} carried over by hint ({})", format_size(bytes), record.hint.kind),
+    };
     format!(
-        "{} {} of '{}' (number {}): read {}, {} changed in {} of {} blocks, {} stored",
+        "{} {} of '{}' (number {}): read {}{carried}, {} changed in {} of {} blocks, {} stored",
         record.kind.name(),
         record.backup_id,
         record.volume,

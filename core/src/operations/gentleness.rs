@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::sys::io_priority::IoPriority;
+use crate::sys::io_priority::{self, IoPriority};
 use crate::throttle::Limits;
 use crate::throttle::governor::{Governor, Priority, Watched};
 
@@ -19,10 +19,16 @@ pub struct Gentleness {
     pub control: Option<PathBuf>,
 }
 
+/// A tenth of the usual share of a busy core: whoever wakes up goes first, and a run on busy cores still ends.
+const NICE: i32 = 10;
+
 impl Default for Gentleness {
-    /// Listens to others' latency, with the I/O priority of those who wait for everybody.
+    /// Listens to others' latency, with the I/O priority of those who wait for everybody, and behind others on the cores:
+    /// a database that waits for a core is as slow as one that waits for the disk.
     fn default() -> Self {
-        let priority = Priority { io: Some(IoPriority::Idle), nice: None, cgroup: false };
+        // Whoever started us with less has said so; nobody may take it back without being root.
+        let nice = NICE.max(io_priority::nice_of_this_thread());
+        let priority = Priority { io: Some(IoPriority::Idle), nice: Some(nice), cgroup: false };
         Self { limits: Limits::default(), priority, control: None }
     }
 }

@@ -134,6 +134,13 @@ pub fn set_nice_for_this_thread(nice: i32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The nice value of the calling thread.
+#[must_use]
+pub fn nice_of_this_thread() -> i32 {
+    // SAFETY: getpriority takes two integers and no pointer. -1 is a value as well as the error, which cannot happen for 0.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,11 +148,6 @@ mod tests {
     fn io_bits_of_this_thread() -> libc::c_long {
         // SAFETY: ioprio_get takes two integers and no pointer.
         unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, 0) }
-    }
-
-    fn nice_of_this_thread() -> i32 {
-        // SAFETY: getpriority takes two integers and no pointer.
-        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
     }
 
     #[test]
