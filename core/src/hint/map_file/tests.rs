@@ -247,3 +247,20 @@ fn every_error_names_the_file() {
         assert!(error.next_step().is_some(), "{error:?}");
     }
 }
+
+#[test]
+fn thin_delta() {
+    let map = r#"<superblock uuid="" time="1" transaction="2" data_block_size="128" nr_data_blocks="1600">
+  <diff left="1" right="2">
+    <same begin="0" length="3"/>
+    <different begin="3" length="1"/>
+    <left_only begin="4" length="1"/>
+    <right_only begin="7" length="2"/>
+  </diff>
+</superblock>
+"#;
+    means(map, "thin_delta", &[3, 4, 7, 8], None);
+    never_believed_when_cut(map);
+    refused(&map.replace("different", "differing"), "differing");
+    refused(&map.replace("\"128\"", "\"127\""), "127");
+}
