@@ -57,3 +57,33 @@ read_in_full() { # WORDS OF THE REASON: why the last backup had no hint on chang
   [[ "$(json hint.kind)" == @(none|unmapped) ]] || fail "the hint is $(json hint.kind) ($(json hint.reason))"
   [[ "$(json hint.reason)" == *"$1"* ]] || fail "the reason is '$(json hint.reason)', not '$1'"
 }
+
+# --- a volume and its reference, which gets the same writes and is never read back from it: $WORK/VOLUME ---
+
+fill_device() { # DEVICE VOLUME: $SIZE known bytes
+  volume fill "$WORK/$2" "$SIZE" 1 100
+  dd if="$WORK/$2" of="$1" bs=1M oflag=direct status=none
+}
+
+write_to() { # DEVICE VOLUME CHUNK [COUNT]: random bytes
+  head -c $((${4:-1} * CHUNK)) /dev/urandom >"$WORK/piece"
+  dd if="$WORK/piece" of="$1" bs=64k seek="$3" oflag=direct conv=notrunc status=none
+  dd if="$WORK/piece" of="$WORK/$2" bs=64k seek="$3" conv=notrunc status=none
+}
+
+proven_backup() { # DEVICE VOLUME [options]: it restores to what the volume is; $OUT is its report
+  backup "$1" --volume "$2" --full-speed "${@:3}"
+  prove_restore "$2"
+}
+
+prove_restore() { # VOLUME: of the newest backup, whose report stays in $OUT
+  cp "$OUT" "$WORK/report"
+  assert_restores "$ID" "$WORK/$1"
+  cp "$WORK/report" "$OUT"
+}
+
+play() { # PROGRAM SCRIPT: for PATH=$WORK/played:$PATH, instead of the real one
+  mkdir -p "$WORK/played"
+  printf '#!/bin/sh\n%s\n' "$2" >"$WORK/played/$1"
+  chmod +x "$WORK/played/$1"
+}
