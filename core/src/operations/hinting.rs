@@ -102,8 +102,8 @@ impl Hinting {
         let because = match found {
             Some(Ok(map_hint)) => match situation.parent {
                 Some(parent) => {
-                    let (must, overdue) = must_read(&mut situation, parent, proof)?;
-                    let plan = MapPlan::new(&must, &overdue, &map, proof, situation.sequence);
+                    let (must, doubted) = must_read(&mut situation, parent, &map, proof)?;
+                    let plan = MapPlan::new(&must, &doubted, &map, proof, situation.sequence);
                     return Ok(Self {
                         rolling_runs: proof.rolling_runs,
                         promised_root: map_hint.promised_root,
@@ -246,16 +246,18 @@ fn mapped_blocks(situation: &Situation<'_>) -> Result<Option<BlockSet>> {
     Ok(told.ok().and_then(|()| map.into_mapped()))
 }
 
-/// Blocks that must be read whatever the map says, and those whose last proof is too old.
+/// Blocks that must be read whatever the map says, and those that must prove it: their last proof is too old, or nothing
+/// is mapped to them where the parent has data.
 fn must_read(
     situation: &mut Situation<'_>,
     parent: &WorkingManifest,
+    map: &ChangeMap,
     proof: Proof,
 ) -> Result<(BlockSet, BlockSet)> {
     let geometry = situation.geometry;
     let blocks = geometry.block_count();
     let mut must = BlockSet::none(blocks);
-    let mut overdue = BlockSet::none(blocks);
+    let mut doubted = BlockSet::none(blocks);
     let mut shared = geometry.shared_blocks(&parent.header().geometry);
     if let Some(baseline) = &situation.baseline_state {
         shared = shared.min(geometry.shared_blocks(&geometry.resized(baseline.size)?));
@@ -270,12 +272,16 @@ fn must_read(
             let entry = TableEntry::decode(bytes)?;
             if entry.digest == BlockDigest::UNKNOWN || differs(situation, index, &entry)? {
                 must.insert(index..index + 1);
+            } else if map.is_unmapped(index) {
+                if entry.digest != BlockDigest::ZERO {
+                    doubted.insert(index..index + 1);
+                }
             } else if proof.rolling_runs > 0 && entry.last_read.max(scanned) < too_old {
-                overdue.insert(index..index + 1);
+                doubted.insert(index..index + 1);
             }
         }
     }
-    Ok((must, overdue))
+    Ok((must, doubted))
 }
 
 fn differs(situation: &mut Situation<'_>, index: BlockIndex, entry: &TableEntry) -> Result<bool> {

@@ -115,16 +115,7 @@ fn remove(volume: &LogicalVolumeReport) -> Result<()> {
 impl LogicalVolume {
     fn create(&self, name: &str, cow: CowSize) -> Result<()> {
         let was_suspended = self.is_suspended();
-        if was_suspended && self.report.is_thin() {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                "lvm2 cannot take a snapshot of a suspended thin volume",
-            )
-            .path(&self.device)
-            .hint(
-                "let it go on first (dmsetup resume); its pool would be left with a wrong transaction id",
-            ));
-        }
+        self.refuse_what_harms(was_suspended)?;
         let mut command =
             report::program("lvcreate").args(["--snapshot", "--permission", "r", "--name", name]);
         command = match cow {
@@ -137,6 +128,27 @@ impl LogicalVolume {
             status::resume(&self.report.device_uuid())?;
         }
         created.map(drop).map_err(no_room)
+    }
+
+    /// A thin volume that a snapshot is to be merged into shows that snapshot as soon as nobody has it open, while every
+    /// snapshot that lvm2 takes of it still shows what was there before, whatever is written.
+    fn refuse_what_harms(&self, suspended: bool) -> Result<()> {
+        let refused = |text: &str, hint: &str| {
+            Err(Error::new(ErrorKind::Refused, text).path(&self.device).hint(hint.to_owned()))
+        };
+        if self.report.is_merged_into() {
+            return refused(
+                "lvm2 is to merge a snapshot into this volume, and until then takes no good snapshot of it",
+                "let the merge come to its end: close the volume and activate it again (lvchange --activate n, then y)",
+            );
+        }
+        if suspended && self.report.is_thin() {
+            return refused(
+                "lvm2 cannot take a snapshot of a suspended thin volume",
+                "let it go on first (dmsetup resume); its pool would be left with a wrong transaction id",
+            );
+        }
+        Ok(())
     }
 
     fn is_suspended(&self) -> bool {

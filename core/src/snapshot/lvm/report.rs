@@ -63,6 +63,11 @@ impl LogicalVolumeReport {
         matches!(self.attribute(0), 's' | 'S')
     }
 
+    /// Whether a snapshot is to be merged into it, or is being merged.
+    pub fn is_merged_into(&self) -> bool {
+        self.attribute(0) == 'O'
+    }
+
     /// Whether it lives in a thin pool.
     pub fn is_thin(&self) -> bool {
         self.segtype == "thin"
