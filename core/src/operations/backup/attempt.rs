@@ -365,7 +365,7 @@ impl Attempt<'_> {
         let Taken { source, snapshot, .. } = self.taken;
         drop(source);
         drop(snapshot);
-        if self.prepared.has_origin()
+        if self.prepared.may_have_snapshots()
             && let Err(error) = self.prepared.sweep(Some(record))
         {
             warnings.add(format!(

@@ -78,9 +78,9 @@ impl<'a> Prepared<'a> {
         Ok(())
     }
 
-    /// Whether a layer below takes part: then there may be snapshots to be swept.
-    pub fn has_origin(&self) -> bool {
-        self.origin.is_some()
+    /// Whether a layer below takes part, or did so for the newest backup: then there may be snapshots to be swept.
+    pub fn may_have_snapshots(&self) -> bool {
+        self.origin.is_some() || self.newest.as_ref().is_some_and(|newest| newest.snapshot.is_some())
     }
 
     /// Freezing a file system, or locking a database, for a source that is read as it is would be over before it is read.
