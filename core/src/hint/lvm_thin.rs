@@ -28,13 +28,14 @@ const CHUNK_SECTORS: (u64, u64) = (128, 1 << 21);
 /// No line of it comes near this.
 const LINE_MAX: u64 = 4096;
 
-/// Reads all of it: what differs or was discarded becomes changed, what the newer volume maps becomes mapped.
-pub fn parse(xml: impl BufRead, map: &mut ChangeMap) -> Result<()> {
+/// Reads all of it: what differs or was discarded becomes changed, what the newer volume maps becomes mapped. Returns how
+/// many sectors that one maps, also beyond its end.
+pub fn parse(xml: impl BufRead, map: &mut ChangeMap) -> Result<u64> {
     let mut lines = Lines { xml, number: 0 };
     let chunk = chunk_bytes(&lines.next()?)?;
     lines.next()?.expect("diff", false)?;
     map.tell_mapped();
-    let mut end = 0;
+    let (mut end, mut mapped_bytes) = (0, 0_u64);
     loop {
         let line = lines.next()?;
         if line.is("/diff") {
@@ -55,10 +56,12 @@ pub fn parse(xml: impl BufRead, map: &mut ChangeMap) -> Result<()> {
         }
         if mapped {
             map.add_mapped(offset, length);
+            mapped_bytes = mapped_bytes.saturating_add(length);
         }
     }
     lines.next()?.expect("/superblock", false)?;
-    lines.end()
+    lines.end()?;
+    Ok(mapped_bytes / SECTOR)
 }
 
 fn chunk_bytes(superblock: &Line) -> Result<u64> {
@@ -186,7 +189,7 @@ mod tests {
     /// Blocks of 1 MiB, chunks of 64 KiB: 16 chunks a block.
     fn parsed(xml: &str) -> Result<ChangeMap> {
         let mut map = ChangeMap::new(Geometry::new(10 * MIB, 1 << 20, 8192).unwrap());
-        parse(xml.as_bytes(), &mut map).map(|()| map)
+        parse(xml.as_bytes(), &mut map).map(|_| map)
     }
 
     fn blocks(map: &ChangeMap, of: impl Fn(&ChangeMap, u64) -> bool) -> Vec<u64> {
@@ -203,6 +206,16 @@ mod tests {
         .unwrap();
         assert_eq!(blocks(&map, |map, index| map.changed().contains(index)), [2, 3, 4, 5, 9]);
         assert_eq!(blocks(&map, ChangeMap::is_unmapped), [3, 6, 7, 8]);
+    }
+
+    #[test]
+    fn what_the_newer_volume_maps_is_counted() {
+        let xml = wrapped(
+            "<same begin=\"0\" length=\"17\"/>\n<different begin=\"32\" length=\"1\"/>\n\
+             <left_only begin=\"48\" length=\"16\"/>\n<right_only begin=\"159\" length=\"2\"/>\n",
+        );
+        let mut map = ChangeMap::new(Geometry::new(10 * MIB, 1 << 20, 8192).unwrap());
+        assert_eq!(parse(xml.as_bytes(), &mut map).unwrap(), 20 * 128);
     }
 
     #[test]

@@ -133,10 +133,15 @@ fn thin(
     let held = MetadataSnapshot::reserve(&pool)?;
     let compared = compare(&pool, &baseline.thin_id, &taken.thin_id, map);
     held.release().map_err(Obstacle::Failed)?;
-    Ok(compared?)
+    let (told, status) = (compared?, status::status(&taken.device_uuid())?);
+    if status::thin_mapped(&status) == Some(told) {
+        return Ok(());
+    }
+    Err(Obstacle::NoHint(format!("thin_delta tells of {told} mapped sectors, the kernel says '{status}'")))
 }
 
-fn compare(pool: &Pool, old: &str, new: &str, map: &mut ChangeMap) -> Result<()> {
+/// Returns how many sectors the newer one maps: chunks that were left out would be taken for unmapped, and never be read.
+fn compare(pool: &Pool, old: &str, new: &str, map: &mut ChangeMap) -> Result<u64> {
     let mut output = Command::new("thin_delta")
         .args(["--metadata-snap", "--snap1", old, "--snap2", new])
         .arg(&pool.metadata)
@@ -144,7 +149,7 @@ fn compare(pool: &Pool, old: &str, new: &str, map: &mut ChangeMap) -> Result<()>
     let parsed = lvm_thin::parse(BufReader::new(&mut output), map);
     match (parsed, output.finish()) {
         (Err(parsed), Err(ended)) => Err(parsed.because(ended)),
-        (parsed, ended) => parsed.and(ended),
+        (parsed, ended) => ended.and(parsed),
     }
 }
 

@@ -52,6 +52,11 @@ pub fn thin_fault(line: &str) -> Option<String> {
     }
 }
 
+/// How many sectors a thin volume that is well maps.
+pub fn thin_mapped(line: &str) -> Option<u64> {
+    words(line).get(3).filter(|_| thin_fault(line).is_none()).and_then(|mapped| mapped.parse().ok())
+}
+
 /// A thin pool, as far as its snapshots care: `0 204800 thin-pool 1 14/1024 16/1600 - rw discard_passdown
 /// queue_if_no_space - 1024`. Without room for data it still reads well; one whose metadata failed does not.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,8 +106,9 @@ mod tests {
     fn only_a_thin_volume_that_is_well_is_well() {
         assert_eq!(thin_fault("0 204800 thin 1024 204799"), None);
         assert_eq!(thin_fault("0 204800 thin 0 -"), None, "nothing mapped");
+        assert_eq!(thin_mapped("0 204800 thin 1024 204799"), Some(1024));
         for line in ["0 204800 thin Fail", "0 204800 thin Error", "0 204800 error ", ""] {
-            assert!(thin_fault(line).is_some(), "{line}");
+            assert!(thin_fault(line).is_some() && thin_mapped(line).is_none(), "{line}");
         }
     }
 
