@@ -12,6 +12,7 @@ pub mod gentleness;
 pub mod hinting;
 mod plan;
 pub mod restore;
+pub mod running;
 pub mod scan;
 mod snapshot_watch;
 mod tracking;
