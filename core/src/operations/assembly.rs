@@ -70,7 +70,7 @@ impl Assembly<'_> {
         // Half of them wait for the target while the others compute.
         let workers = (2 * host::cores()).clamp(2, 16);
         let extra = u32::try_from(workers).unwrap_or(2) * u32::from(self.in_place) + SPARE_BUFFERS;
-        let pool = make_pool(extra, 2 * workers, to_usize(u64::from(self.geometry.block_size())))?;
+        let pool = make_pool(extra, 2 * workers, 0, to_usize(u64::from(self.geometry.block_size())))?;
         let job = Job {
             geometry: self.geometry,
             digest: self.digest,

@@ -4,6 +4,8 @@ pub mod apply;
 mod assembled_block;
 mod assembly;
 pub mod backup;
+pub mod change;
+pub mod changes;
 pub mod cleanup;
 mod collector;
 pub mod diff;
