@@ -136,6 +136,26 @@ pub fn merge(
     Ok(MergeReport { record, bytes_copied, bytes_encoded, removed, kept, warnings, throttle })
 }
 
+/// Merges the oldest backups of a chain, if it is longer than `longest` backups; `None` when it is not.
+///
+/// # Errors
+/// As for [`merge`].
+pub fn shorten(
+    repository: &Repository,
+    longest: usize,
+    options: &MergeOptions,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<Option<MergeReport>> {
+    let chain = repository.chain(&options.last)?;
+    if chain.records().len() <= longest {
+        return Ok(None);
+    }
+    let Some(last) = chain.records().get(longest.saturating_sub(1)).cloned() else { return Ok(None) };
+    let options = MergeOptions { last, first: None, ..options.clone() };
+    merge(repository, &options, progress, cancel).map(Some)
+}
+
 /// The backups that become one, and what they build on.
 struct Run {
     chain: Chain,
