@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         Verb::Verify(args) => commands::verify::run(&context, args),
         Verb::Apply(args) => commands::apply::run(&context, &args),
         Verb::Cleanup(args) => commands::cleanup::run(&context, &args),
+        Verb::Prune(args) => commands::prune::run(&context, &args),
+        Verb::Tag(args) => commands::tag::run(&context, &args),
         Verb::Limits(args) => commands::limits::run(&context, args),
     };
     let exit = result.unwrap_or_else(|error| {

@@ -9,16 +9,18 @@ mod diff;
 mod init;
 mod limits;
 mod list;
+mod prune;
 mod restore;
 mod scan;
 mod show;
+mod tag;
 mod verify;
 
 use serde_json::Value;
 use support::binary::Shell;
 
 /// Every verb with the flags that are a contract.
-const VERBS: [(&str, &[&str]); 9] = [
+const VERBS: [(&str, &[&str]); 11] = [
     ("init", &["--digest", "--block-size", "--grain-size", "--compression", "--encrypt"]),
     (
         "backup",
@@ -44,6 +46,24 @@ const VERBS: [(&str, &[&str]); 9] = [
     ("restore", &["--volume", "--range", "--in-place", "--force", "--at", "--read-back"]),
     ("verify", &["--volume", "--data"]),
     ("apply", &["--force"]),
+    (
+        "prune",
+        &[
+            "--keep-last",
+            "--keep-hourly",
+            "--keep-daily",
+            "--keep-weekly",
+            "--keep-monthly",
+            "--keep-yearly",
+            "--keep-within",
+            "--keep-tag",
+            "--min-age",
+            "--time-zone",
+            "--volume",
+            "--dry-run",
+        ],
+    ),
+    ("tag", &["--add", "--remove", "--volume"]),
 ];
 
 /// A number of a report.

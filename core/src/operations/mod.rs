@@ -11,6 +11,7 @@ mod frame_cache;
 pub mod gentleness;
 pub mod hinting;
 mod plan;
+pub mod prune;
 pub mod restore;
 pub mod scan;
 mod snapshot_watch;

@@ -16,6 +16,8 @@ pub struct Catalog {
     pub records: Vec<BackupRecord>,
     /// Records that exist but cannot be read.
     pub damaged: Vec<Error>,
+    /// Tags that were changed later and cannot be read; their backups are whole, and show the tags they were made with.
+    pub damaged_tags: Vec<Error>,
 }
 
 impl Repository {
@@ -42,6 +44,7 @@ impl Repository {
 
     fn read_volume(&self, volume: &str, catalog: &mut Catalog) -> Result<()> {
         let layout = VolumeLayout::new(volume)?;
+        let first = catalog.records.len();
         for name in self.storage().list(&layout.records())? {
             if is_unfinished(&name) {
                 continue;
@@ -52,14 +55,17 @@ impl Repository {
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
                     catalog.damaged.push(error);
                 }
+                // Removed after it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
+        catalog.damaged_tags.extend(self.read_tags(&layout, &mut catalog.records[first..])?);
         Ok(())
     }
 
     /// Reads one record and checks that it stands where it belongs.
-    fn read_record(&self, name: &str, volume: &str) -> Result<BackupRecord> {
+    pub(super) fn read_record(&self, name: &str, volume: &str) -> Result<BackupRecord> {
         let bytes = read_small(self.storage(), name, record::MAX_LEN)?;
         let display = self.storage().display(name);
         let record: BackupRecord = record::decode(&bytes).map_err(|error| error.path(&display))?;
