@@ -721,8 +721,23 @@ class Repository:
             keys = set(record) - (SINCE_2 if version >= 2 else set())
             supported_if(keys == RECORD_KEYS, f"{path}: keys {keys ^ RECORD_KEYS}")
             self.check_record(record, name, folder, path)
+            self.put_tags(record, folder)
             backups[record["sequence"]] = Backup(self, record)
         return backups
+
+    def put_tags(self, record, folder):
+        """Tags that were changed later (5.4)."""
+        begin = f"{record['sequence']:010}-{record['backup_id']}-"
+        names = [path for path in (folder / "tags").glob(f"{begin}*.json") if re.fullmatch(r"[0-9]{10}", path.stem[len(begin):])]
+        if not names:
+            return
+        path = max(names)
+        document = read_document(path)
+        supported_if(document.get("schema_version") == 1, f"{path}: schema {document.get('schema_version')}")
+        supported_if(set(document) == {"schema_version", "backup_id", "tags"}, f"{path}: keys")
+        damaged_unless(document["backup_id"] == record["backup_id"], f"{path}: tags that belong elsewhere")
+        damaged_unless(all(isinstance(tag, str) for tag in document["tags"]), f"{path}: tags")
+        record["tags"] = document["tags"]
 
     def check_record(self, record, name, folder, path):
         place = path.name == f"{record['sequence']:010}.json" and record["sequence"] > 0

@@ -87,6 +87,23 @@ impl Repository {
         Ok(record)
     }
 
+    /// What reading a backup gave; damage that is none, because the backup was removed meanwhile, is told as that.
+    pub fn unless_removed<T>(&self, record: &BackupRecord, read: Result<T>) -> Result<T> {
+        let Err(error) = read else { return read };
+        let name = VolumeLayout::new(&record.volume)?.record(record.sequence);
+        let gone = match self.read_record(&name, &record.volume) {
+            Ok(found) => found.backup_id != record.backup_id,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if error.kind() != ErrorKind::Damaged || !gone {
+            return Err(error);
+        }
+        let text = format!("backup {} was removed meanwhile", record.backup_id);
+        Err(Error::new(ErrorKind::NotFound, text)
+            .path(self.storage().display(&name))
+            .hint("`blkdelta list` shows what is there"))
+    }
+
     /// The newest backup of a volume. A damaged newest record is an error: going on from an older one would fork the chain.
     pub fn newest(&self, volume: &str) -> Result<Option<BackupRecord>> {
         let catalog = self.catalog(Some(volume))?;

@@ -113,7 +113,8 @@ impl Repository {
     }
 }
 
-fn missing_part(error: Error) -> Error {
+/// A file that a record names and that is not there is damage.
+pub(crate) fn missing_part(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.kind_is(ErrorKind::Damaged) } else { error }
 }
 

@@ -104,8 +104,25 @@ impl Publisher<'_> {
             }
         }
         storage.put_new(&name, &record::encode(record)?).map_err(outrun)?;
+        self.check_parents(record, &name)?;
         self.remove_outrun(record.sequence);
         Ok(())
+    }
+
+    /// Where the lock does not keep hosts apart, a prune may have removed what this backup builds on while it was made.
+    fn check_parents(&self, record: &BackupRecord, name: &str) -> Result<()> {
+        match self.repository.chain(record) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                self.repository.storage().remove(name)?;
+                let text = "what this backup builds on was removed while it was made";
+                Err(Error::new(ErrorKind::Locked, text).path(self.repository.storage().display(name)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the backup is committed, but its parents could not be looked at");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     /// With the record of their sequence there, files that were doubtful are dead.
