@@ -64,19 +64,4 @@ impl Context {
     pub fn repository(&self) -> Result<Repository> {
         Repository::open_local(&self.repo_path()?)
     }
-
-    /// BLKDELTA_STATE, else as root /var/lib/blkdelta, else $XDG_STATE_HOME/blkdelta, else ~/.local/state/blkdelta.
-    pub fn state_folder() -> Result<PathBuf> {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        if let Some(folder) = set("BLKDELTA_STATE") {
-            return Ok(folder);
-        }
-        if blkdelta_core::sys::host::is_root() {
-            return Ok("/var/lib/blkdelta".into());
-        }
-        let home = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
-        home.map(|home| home.join("blkdelta")).ok_or_else(|| {
-            Error::new(ErrorKind::WrongUse, "there is no folder for local state").hint("set BLKDELTA_STATE")
-        })
-    }
 }

@@ -22,6 +22,26 @@ use crate::repository::chain::Chain;
 use crate::repository::layout::encode_volume;
 use crate::sys::faults;
 use crate::sys::files::FileLock;
+use crate::sys::host;
+
+/// Where the state of this machine's user is kept: BLKDELTA_STATE, else as root /var/lib/blkdelta, else
+/// $XDG_STATE_HOME/blkdelta, else ~/.local/state/blkdelta.
+///
+/// # Errors
+/// `WrongUse` when none of these is to be had.
+pub fn default_folder() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(folder) = set("BLKDELTA_STATE") {
+        return Ok(folder);
+    }
+    if host::is_root() {
+        return Ok("/var/lib/blkdelta".into());
+    }
+    let home = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    home.map(|home| home.join("blkdelta")).ok_or_else(|| {
+        Error::new(ErrorKind::WrongUse, "there is no folder for local state").hint("set BLKDELTA_STATE")
+    })
+}
 
 /// Where one volume's state of one repository is kept.
 pub struct LocalState {

@@ -1,15 +1,15 @@
 //! `blkdelta prune`
 
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use blkdelta_core::backup_id::BackupRecord;
-use blkdelta_core::format::record;
 use serde_json::Value;
 use support::binary::Shell;
 use support::content::volume_bytes;
-use support::scratch::{files_below, read, write};
+use support::scratch::{files_below, no_descriptor_leaks, read, write};
 
-use super::{assert_keys, number, text};
+use super::{assert_keys, number, rewrite_record, text};
 
 /// Makes a backup of `db` with a change in it.
 fn backup(shell: &Shell, state: u64, options: &[&str]) -> Value {
@@ -30,16 +30,8 @@ fn record_path(shell: &Shell, sequence: u64) -> PathBuf {
     shell.scratch.path(&format!("repo/volumes/db/records/{sequence:010}.json"))
 }
 
-/// The record as another clock, or another run, would have written it.
-fn rewrite(shell: &Shell, sequence: u64, change: impl FnOnce(&mut BackupRecord)) {
-    let path = record_path(shell, sequence);
-    let mut document: BackupRecord = record::decode(&read(&path)).expect("a record");
-    change(&mut document);
-    write(&path, &record::encode(&document).expect("a record"));
-}
-
 fn taken(shell: &Shell, sequence: u64, time: &str) {
-    rewrite(shell, sequence, |record| {
+    rewrite_record(shell, "db", sequence, |record| {
         record.taken_at = time.parse().expect("a time");
         record.finished_at = record.taken_at;
     });
@@ -162,7 +154,7 @@ fn a_clock_that_was_set_back_does_not_reorder_backups() {
 fn damaged_and_incomplete_backups_take_no_place() {
     let shell = Shell::with_repository();
     let made: Vec<Value> = (1..=4).map(|state| backup(&shell, state, &["--kind", "full"])).collect();
-    rewrite(&shell, 3, |record| record.complete = false);
+    rewrite_record(&shell, "db", 3, |record| record.complete = false);
     let delta = |number: usize| shell.scratch.path(&format!("repo/{}", text(&made[number]["delta"], "name")));
     std::fs::remove_file(delta(3)).expect("removing a delta");
     let plan = shell.json(&["prune", "--keep-last", "1"]);
@@ -209,10 +201,7 @@ fn groups_stay_and_go_whole() {
         let _ = shell.json(&["backup", volume, "--volume", volume, "--kind", "full"]);
     }
     for volume in ["a", "b"] {
-        let path = shell.scratch.path(&format!("repo/volumes/{volume}/records/0000000001.json"));
-        let mut document: BackupRecord = record::decode(&read(&path)).expect("a record");
-        document.group = Some(group.parse().expect("an id"));
-        write(&path, &record::encode(&document).expect("a record"));
+        rewrite_record(&shell, volume, 1, |record| record.group = Some(group.parse().expect("an id")));
     }
     // Of `a` both are kept by the rule, so the first of `b` stays too.
     let plan = shell.json(&["prune", "--keep-last", "2", "--dry-run"]);
@@ -261,4 +250,28 @@ fn a_volume_at_work_is_left_alone() {
     assert_eq!(listed(&shell), [1, 2, 3]);
     drop(lock);
     assert_eq!(number(&shell.json(&["prune", "--keep-last", "1"]), "removed"), 2);
+}
+
+/// What a restore has open stays readable: half of the volume is read only after its backup has been removed.
+#[test]
+fn a_running_restore_is_not_hurt() {
+    let shell = Shell::with_repository();
+    let volume = volume_bytes(1, 3 << 20);
+    shell.scratch.file("db", &volume);
+    let first = shell.json(&["backup", "db", "--volume", "db"]);
+    let mut command = shell.command(&["restore", text(&first, "backup_id"), "-"]);
+    let gate = no_descriptor_leaks();
+    let mut restore =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting blkdelta");
+    drop(gate);
+    let mut out = restore.stdout.take().expect("a pipe");
+    let mut found = vec![0];
+    out.read_exact(&mut found).expect("the first byte");
+
+    let _ = backup(&shell, 2, &["--kind", "full"]);
+    assert_eq!(number(&shell.json(&["prune", "--keep-last", "1"]), "removed"), 1);
+    out.read_to_end(&mut found).expect("the rest");
+    assert!(restore.wait().expect("waiting for blkdelta").success());
+    assert_eq!(found, volume);
+    shell.run(&["restore", text(&first, "backup_id"), "-"]).fails(1, &["blkdelta list"]);
 }

@@ -25,7 +25,7 @@ pub struct ReadArgs {
     pub new_identity: bool,
     /// Where to learn what may have changed. auto: from the storage layer (the snapshot that the newest backup left, holes
     /// of files); off: read every block; FILE: a map of changes since the newest backup.
-    #[arg(long, value_name = "auto|off|FILE", default_value = "auto", value_parser = parse_hints)]
+    #[arg(long, value_name = "auto|off|FILE", default_value = "auto")]
     pub hints: HintChoice,
     /// How many of the blocks that a hint calls unchanged are read all the same: a number, a share such as 2%, or auto.
     #[arg(long, value_name = "N|P%|auto", default_value = "auto")]
@@ -40,15 +40,6 @@ impl ReadArgs {
     pub fn proof(&self) -> Proof {
         Proof { sample: self.hint_sample, rolling_runs: self.rescan_every }
     }
-}
-
-#[allow(clippy::unnecessary_wraps)] // what clap wants
-fn parse_hints(text: &str) -> Result<HintChoice, String> {
-    Ok(match text {
-        "auto" => HintChoice::Auto,
-        "off" => HintChoice::Off,
-        path => HintChoice::File(path.into()),
-    })
 }
 
 /// Which layer takes a snapshot.

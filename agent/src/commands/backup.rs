@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use blkdelta_core::consistency::{Consistency, Hooks, MysqlOptions, PostgresOptions};
 use blkdelta_core::error::{Error, ErrorKind, Result};
+use blkdelta_core::local_state;
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, Group, backup_group};
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::units::format_size;
@@ -11,14 +12,14 @@ use blkdelta_core::units::format_size;
 use crate::cli::{BackupArgs, ConsistencyArgs};
 use crate::context::Context;
 use crate::exit_code::Exit;
-use crate::gentleness::Running;
+use crate::gentleness;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
 pub fn run(context: &Context, args: &BackupArgs) -> Result<Exit> {
     check_sources(args)?;
     let repository = context.repository()?;
-    let running = Running::begin(args.gentle.clone())?;
+    let running = gentleness::begin(args.gentle.clone())?;
     let group = Group {
         volumes: options(args, &running.gentleness)?,
         consistency: consistency(&args.consistency, args)?,
@@ -51,7 +52,7 @@ fn check_sources(args: &BackupArgs) -> Result<()> {
 }
 
 fn options(args: &BackupArgs, gentleness: &Gentleness) -> Result<Vec<BackupOptions>> {
-    let state = Context::state_folder()?;
+    let state = local_state::default_folder()?;
     let of_source = |(number, source): (usize, &PathBuf)| BackupOptions {
         gentleness: gentleness.clone(),
         volume: args.volume.get(number).cloned(),

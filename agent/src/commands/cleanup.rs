@@ -1,6 +1,7 @@
 //! `blkdelta cleanup`
 
 use blkdelta_core::error::Result;
+use blkdelta_core::local_state;
 use blkdelta_core::operations::cleanup::{CleanedVolume, cleanup};
 
 use crate::cli::CleanupArgs;
@@ -10,7 +11,7 @@ use crate::report;
 
 pub fn run(context: &Context, args: &CleanupArgs) -> Result<Exit> {
     let repository = context.repository()?;
-    let cleaned = cleanup(&repository, args.volume.as_deref(), &Context::state_folder()?)?;
+    let cleaned = cleanup(&repository, args.volume.as_deref(), &local_state::default_folder()?)?;
     if context.json {
         report::json(&cleaned)?;
     } else {

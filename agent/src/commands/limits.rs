@@ -1,25 +1,20 @@
 //! `blkdelta limits`
 
 use blkdelta_core::error::Result;
+use blkdelta_core::local_state;
+use blkdelta_core::operations::running::{self, RunningWork};
 use blkdelta_core::throttle::Limits;
 use blkdelta_core::units::format_rate;
-use serde::Serialize;
 
 use crate::cli::{LimitsArgs, LimitsSetArgs, LimitsVerb};
 use crate::context::Context;
 use crate::exit_code::Exit;
-use crate::gentleness::{change, chosen, replace, running};
+use crate::gentleness;
 use crate::report;
-
-#[derive(Serialize)]
-struct Run {
-    pid: u32,
-    limits: Limits,
-}
 
 pub fn run(context: &Context, args: LimitsArgs) -> Result<Exit> {
     let runs = match args.what {
-        LimitsVerb::Show => running()?.into_iter().map(|(pid, _, limits)| Run { pid, limits }).collect(),
+        LimitsVerb::Show => running::list(&local_state::default_folder()?)?,
         LimitsVerb::Set(args) => set(&args)?,
     };
     if context.json {
@@ -32,18 +27,17 @@ pub fn run(context: &Context, args: LimitsArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn set(args: &LimitsSetArgs) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    for (pid, file, before) in chosen(args.pid)? {
-        let mut limits = if args.full_speed { Limits::none() } else { before };
-        change(&mut limits, args.limits.clone())?;
-        replace(&file, &limits)?;
-        runs.push(Run { pid, limits });
-    }
-    Ok(runs)
+fn set(args: &LimitsSetArgs) -> Result<Vec<RunningWork>> {
+    running::change(&local_state::default_folder()?, args.pid, &mut |limits| {
+        if args.full_speed {
+            *limits = Limits::none();
+        }
+        gentleness::change(limits, args.limits.clone());
+        Ok(())
+    })
 }
 
-fn text(run: &Run) -> String {
+fn text(run: &RunningWork) -> String {
     let limits = &run.limits;
     let rate = |what: &str, rate: Option<std::num::NonZeroU64>| {
         rate.map(|rate| format!(", {what} {}", format_rate(rate.get()))).unwrap_or_default()

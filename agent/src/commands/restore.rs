@@ -11,7 +11,7 @@ use blkdelta_core::units::{format_size, parse_size};
 use crate::cli::RestoreArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
-use crate::gentleness::Running;
+use crate::gentleness;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: RestoreArgs) -> Result<Exit> {
     } else {
         RestoreTarget::Path(args.target)
     };
-    let running = Running::begin_restore(args.gentle)?;
+    let running = gentleness::begin_restore(args.gentle)?;
     let options = RestoreOptions {
         target,
         range,

@@ -15,7 +15,7 @@ use super::init;
 use crate::cli::ScanArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
-use crate::gentleness::Running;
+use crate::gentleness;
 use crate::progress_bar::ProgressView;
 use crate::ranges::RangeSpool;
 use crate::report;
@@ -29,7 +29,7 @@ pub fn run(context: &Context, args: ScanArgs) -> Result<Exit> {
         )
         .hint("write the delta to a file, or leave --json out"));
     }
-    let running = Running::begin(args.gentle)?;
+    let running = gentleness::begin(args.gentle)?;
     let options = ScanOptions {
         gentleness: running.gentleness.clone(),
         manifest: args.manifest,

@@ -6,7 +6,7 @@ use blkdelta_core::operations::verify::verify;
 use crate::cli::VerifyArgs;
 use crate::context::Context;
 use crate::exit_code::Exit;
-use crate::gentleness::Running;
+use crate::gentleness;
 use crate::progress_bar::ProgressView;
 use crate::report;
 
@@ -19,7 +19,7 @@ pub fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
         let resolve = |id: &String| repository.resolve(id, args.volume.as_deref(), None);
         (args.ids.iter().map(resolve).collect::<Result<_>>()?, Vec::new())
     };
-    let running = Running::begin(args.gentle)?;
+    let running = gentleness::begin(args.gentle)?;
     let view = ProgressView::start("verify", "rewritten", &context.progress, context.quiet);
     let done = verify(
         &repository,

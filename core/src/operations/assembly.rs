@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::assembled_block::{Done, Job, wrong_block};
-use super::frame_cache::FrameCache;
+use super::assembled_block::{Done, Job};
+use super::block_builder::{BlockBuilder, wrong_block};
 use super::tracking::{Failure, make_pool};
 use crate::cancel::CancelToken;
 use crate::delta::merged::{BlockPlan, MergedIndex};
@@ -70,12 +70,11 @@ impl Assembly<'_> {
         // Half of them wait for the target while the others compute.
         let workers = (2 * host::cores()).clamp(2, 16);
         let extra = u32::try_from(workers).unwrap_or(2) * u32::from(self.in_place) + SPARE_BUFFERS;
-        let pool = make_pool(extra, 2 * workers, to_usize(u64::from(self.geometry.block_size())))?;
+        let pool = make_pool(extra, 2 * workers, 0, to_usize(u64::from(self.geometry.block_size())))?;
         let job = Job {
             geometry: self.geometry,
             digest: self.digest,
-            deltas: self.deltas,
-            cache: FrameCache::new(self.deltas.len()),
+            blocks: BlockBuilder::new(self.geometry, self.deltas),
             sink: self.sink,
             range: self.range.clone(),
             in_place: self.in_place,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crossbeam::channel::Sender;
 
-use super::{ChangedRange, RangeKind, RangeMerger};
+use super::change::Teller;
 use crate::backup_id::{Sequence, Statistics};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootDigest, is_zero};
 use crate::encoder::Gatherer;
@@ -234,7 +234,7 @@ pub struct Collector<'a> {
     pub geometry: Geometry,
     statistics: Statistics,
     pub table: TableBuilder<'a>,
-    pub ranges: RangeMerger<'a>,
+    teller: Teller<'a>,
     pub delta: Option<DeltaFeed>,
     pub progress: &'a Progress,
     /// Told every block's digest, in order, holes as one.
@@ -249,7 +249,7 @@ impl<'a> Collector<'a> {
         geometry: Geometry,
         digest: DigestKind,
         table: TableBuilder<'a>,
-        ranges: RangeMerger<'a>,
+        teller: Teller<'a>,
         delta: Option<DeltaFeed>,
         progress: &'a Progress,
     ) -> Self {
@@ -260,7 +260,7 @@ impl<'a> Collector<'a> {
             geometry,
             statistics,
             table,
-            ranges,
+            teller,
             delta,
             progress,
             on_digest: None,
@@ -317,11 +317,7 @@ impl<'a> Collector<'a> {
     fn take_zero_tail(&mut self, first: BlockIndex, count: u64) -> Result<()> {
         if self.has_parent {
             let length = self.geometry.span_len(first, count);
-            self.ranges.push(ChangedRange {
-                offset: self.geometry.block_offset(first),
-                length,
-                kind: RangeKind::Zero,
-            })?;
+            self.teller.zeros(self.geometry.block_offset(first), length)?;
             self.statistics.blocks_changed += count;
             self.statistics.grains_changed += length.div_ceil(u64::from(self.geometry.grain_size()));
             self.statistics.bytes_changed += length;
@@ -379,13 +375,13 @@ impl<'a> Collector<'a> {
         self.statistics.grains_changed += u64::from(changed.stored.count() + zero.count());
         self.statistics.bytes_changed += bytes as u64;
         self.progress.add_changed(bytes as u64);
-        self.ranges.push_grains(&self.geometry, index, &changed.stored, zero)
+        self.teller.block(&self.geometry, index, changed, zero)
     }
 
     /// All blocks have come.
     pub fn finish(mut self) -> Result<Collection> {
         self.flush_zero_range()?;
-        self.ranges.finish()?;
+        self.teller.finish()?;
         if let Some(delta) = self.delta {
             delta.finish()?;
         }

@@ -33,6 +33,19 @@ pub enum HintChoice {
     File(PathBuf),
 }
 
+impl std::str::FromStr for HintChoice {
+    type Err = std::convert::Infallible;
+
+    /// `auto`, `off`, or the path of a map.
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "off" => Self::Off,
+            path => Self::File(path.into()),
+        })
+    }
+}
+
 /// What a hint is to hold for.
 pub(super) struct Situation<'a> {
     pub source: &'a dyn Source,

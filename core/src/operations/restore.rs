@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -13,13 +12,11 @@ use super::gentleness::Gentleness;
 use super::tracking::read_digests;
 use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
-use crate::delta::reader::DeltaReader;
 use crate::digest::RootDigest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::geometry::Geometry;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::chain::ChainTable;
 use crate::sink::device::DeviceSink;
 use crate::sink::image_file::ImageFileSink;
 use crate::sink::pipe::PipeSink;
@@ -116,7 +113,7 @@ pub fn restore(
     let geometry = repository.geometry(record.size_bytes)?;
     let range = check_range(&options, record)?;
     // All of the chain is opened before the target is touched.
-    let (deltas, mut table) = repository.unless_removed(record, open_chain(repository, record))?;
+    let (deltas, mut table) = repository.open_whole(record)?;
 
     let RestoreOptions { target, range: wanted, in_place, force, read_back, gentleness } = options;
     let (sink, path) = match target {
@@ -182,13 +179,6 @@ pub fn restore(
         throttle,
         warnings,
     })
-}
-
-fn open_chain(repository: &Repository, record: &BackupRecord) -> Result<(Vec<Arc<DeltaReader>>, ChainTable)> {
-    let chain = repository.chain(record)?;
-    let (deltas, table) = (repository.deltas(&chain)?, repository.table(&chain)?);
-    table.prove_root()?;
-    Ok((deltas, table))
 }
 
 fn check_range(options: &RestoreOptions, record: &BackupRecord) -> Result<Range<u64>> {

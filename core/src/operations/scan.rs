@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::ChangedRange;
+use super::change::Tell;
 use super::gentleness::Gentleness;
 use super::hinting::{BaselineState, HintChoice, Hinting, Situation};
 use super::plan::Skipping;
@@ -107,13 +108,35 @@ pub struct ScanReport {
 /// Makes the object that a delta is written to; asked again when the scan has to start again.
 pub type DeltaTarget<'a> = &'a mut dyn FnMut() -> Result<Box<dyn ObjectWriter>>;
 
+/// Who is told what a scan finds, in volume order.
+pub(super) struct Findings<'a> {
+    /// What changed.
+    pub tell: Tell<'a>,
+    /// A hint was proven wrong: all is told again.
+    pub on_restart: &'a mut dyn FnMut() -> Result<()>,
+    /// All was told; an error keeps the older manifest in its place.
+    pub on_all_told: &'a mut dyn FnMut() -> Result<()>,
+}
+
 /// Scans. Ranges go to `on_range` in volume order; when a hint is proven wrong the scan starts again, after
 /// `on_range` was told by `on_restart`.
 pub fn scan(
     options: &ScanOptions,
-    mut delta: Option<DeltaTarget<'_>>,
+    delta: Option<DeltaTarget<'_>>,
     on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
     on_restart: &mut dyn FnMut() -> Result<()>,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<ScanReport> {
+    let mut findings = Findings { tell: Tell::Ranges(on_range), on_restart, on_all_told: &mut || Ok(()) };
+    scan_telling(options, delta, &mut findings, progress, cancel)
+}
+
+/// The same for any receiver.
+pub(super) fn scan_telling(
+    options: &ScanOptions,
+    mut delta: Option<DeltaTarget<'_>>,
+    findings: &mut Findings<'_>,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<ScanReport> {
@@ -148,10 +171,11 @@ pub fn scan(
     let (tracked, next, alarm) = hinting.track(|skipping, _| {
         runs += 1;
         if runs > 1 {
-            on_restart()?;
+            (findings.on_restart)()?;
         }
-        pass.run(skipping, &mut delta, on_range)
+        pass.run(skipping, &mut delta, &mut findings.tell)
     })?;
+    (findings.on_all_told)()?;
     if let Some(next) = next {
         pass.keep(next, hinting.reads_all(), tracked.root)?;
     }
@@ -265,7 +289,7 @@ impl Pass<'_> {
         &self,
         skipping: Skipping<'_>,
         delta: &mut Option<DeltaTarget<'_>>,
-        on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
+        tell: &mut Tell<'_>,
     ) -> Result<(Tracked, Option<WorkingManifest>)> {
         let next = match &self.options.write_manifest {
             Some(path) => {
@@ -273,7 +297,7 @@ impl Pass<'_> {
             }
             None => None,
         };
-        let tracked = self.track(skipping, delta, next.as_ref(), on_range)?;
+        let tracked = self.track(skipping, delta, next.as_ref(), tell)?;
         Ok((tracked, next))
     }
 
@@ -282,7 +306,7 @@ impl Pass<'_> {
         skipping: Skipping<'_>,
         delta: &mut Option<DeltaTarget<'_>>,
         next: Option<&WorkingManifest>,
-        on_range: &mut dyn FnMut(ChangedRange) -> Result<()>,
+        tell: &mut Tell<'_>,
     ) -> Result<Tracked> {
         let delta = match delta {
             Some(make) => Some(DeltaOutput {
@@ -306,7 +330,7 @@ impl Pass<'_> {
             throttle: self.throttle,
             cancel: self.cancel,
             progress: self.progress,
-            on_range,
+            tell: tell.again(),
             on_digest: None,
         }
         .run()

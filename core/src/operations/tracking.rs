@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::change::{Tell, Teller};
 use super::collector::{Collection, Collector, DeltaFeed, OnDigest, Reorder, TableBuilder, stopped};
 use super::plan::{Plan, Sample, Samples, Skipping};
-use super::{ChangedRange, RangeMerger};
 use crate::backup_id::{Sequence, Statistics};
 use crate::cancel::CancelToken;
 use crate::comparer::Comparer;
@@ -69,7 +69,7 @@ pub struct Tracking<'a> {
     pub throttle: &'a Throttle,
     pub cancel: &'a CancelToken,
     pub progress: &'a Progress,
-    pub on_range: &'a mut (dyn FnMut(ChangedRange) -> Result<()> + 'a),
+    pub tell: Tell<'a>,
     pub on_digest: Option<OnDigest<'a>>,
 }
 
@@ -140,7 +140,8 @@ impl Tracking<'_> {
         let request_len = REQUEST_LEN.min(block_len);
         // Blocks that are being read at once, and as many again that wait for a hasher.
         let reading = (depth.saturating_mul(request_len).div_ceil(block_len)).saturating_mul(2);
-        let pool = make_pool(reading, hashers, to_usize(u64::from(block_len)))?;
+        let lent = self.tell.buffers();
+        let pool = make_pool(reading, hashers, lent, to_usize(u64::from(block_len)))?;
         let reader = BlockReader::choose(self.source.file(), &pool, depth, self.throttle);
         let method = reader.method().clone();
         tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
@@ -193,8 +194,8 @@ impl Tracking<'_> {
             failure.guard(|| {
                 let reads_all = matches!(self.skipping, Skipping::Nothing);
                 let table = TableBuilder::new(self.parent, self.next, self.spool, self.sequence, reads_all)?;
-                let ranges = RangeMerger::new(self.on_range);
-                let mut collector = Collector::new(geometry, self.digest, table, ranges, feed, self.progress);
+                let teller = Teller::new(self.tell);
+                let mut collector = Collector::new(geometry, self.digest, table, teller, feed, self.progress);
                 collector.on_digest = self.on_digest;
                 lie = collect(&collected_from, &mut collector, window, &samples, self.cancel)?;
                 collection = Some(collector.finish()?);
@@ -219,11 +220,11 @@ impl Tracking<'_> {
     }
 }
 
-/// As many buffers as are read, hashed and held for their turn at once, within the memory bound.
-pub fn make_pool(depth: u32, workers: usize, block_len: usize) -> Result<BufferPool> {
+/// As many buffers as are read, hashed and held for their turn at once, within the memory bound, and those that are lent.
+pub fn make_pool(depth: u32, workers: usize, lent: usize, block_len: usize) -> Result<BufferPool> {
     let depth = to_usize(u64::from(depth));
     let wanted = depth + workers.min(depth.div_ceil(2)) + 2;
-    BufferPool::new(wanted.min(POOL_BYTES_MAX / block_len).max(2), block_len)
+    BufferPool::new(wanted.min(POOL_BYTES_MAX / block_len).max(2) + lent, block_len)
 }
 
 /// The state before, and the one that is being written.
@@ -414,7 +415,7 @@ pub fn read_digests(
         throttle,
         cancel,
         progress,
-        on_range: &mut |_| Ok(()),
+        tell: Tell::Ranges(&mut |_| Ok(())),
         on_digest: Some(on_digest),
     }
     .run()

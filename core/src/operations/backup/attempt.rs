@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::super::change::Tell;
 use super::prepare::{Prepared, Taken, told};
 use super::{BackupReport, KeepSnapshot, Together, WantedKind, decide_kind};
 use crate::backup_id::{BackupKind, BackupRecord, HintReport, StoredFile};
@@ -241,7 +242,7 @@ impl Attempt<'_> {
             throttle,
             cancel,
             progress: self.progress,
-            on_range: &mut |_| Ok(()),
+            tell: Tell::Ranges(&mut |_| Ok(())),
             on_digest: None,
         }
         .run()?;
