@@ -4,6 +4,7 @@
 
 mod properties {
     pub mod chains;
+    pub mod changes;
     pub mod formats;
     pub mod hints;
     pub mod scans;

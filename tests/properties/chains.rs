@@ -4,6 +4,7 @@ use blkdelta_core::backup_id::{BackupKind, BackupRecord};
 use blkdelta_core::error::ErrorKind;
 use blkdelta_core::operations::backup::WantedKind;
 use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::reading::BackupReader;
 use blkdelta_core::operations::restore::RestoreOptions;
 use blkdelta_core::repository::InitOptions;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
@@ -103,6 +104,7 @@ impl Story {
         let mut random = Random::new(step.pick);
         self.restore_to_files(&mut random);
         self.restore_a_range(&mut random);
+        self.read_here_and_there(&mut random);
         self.compare_two(&mut random);
     }
 
@@ -210,6 +212,21 @@ impl Story {
     }
 
     /// A range into a stream, and into a file whose other bytes must stay.
+    fn read_here_and_there(&self, random: &mut Random) {
+        let saved = &self.saved[index(random.number(), self.saved.len())];
+        let reader = BackupReader::open(&self.engine.repository, &saved.record).expect("an open backup");
+        assert_eq!(reader.size(), saved.bytes.len() as u64);
+        for _ in 0..6 {
+            let start = index(random.number(), saved.bytes.len() + 1);
+            let end = start + index(random.number(), saved.bytes.len() - start + 1);
+            let mut found = vec![0xee; end - start];
+            reader.read_at(start as u64, &mut found).expect("a read");
+            assert_same_bytes(&found, &saved.bytes[start..end], "a read here and there");
+        }
+        let error = reader.read_at(reader.size(), &mut [0]).expect_err("beyond the end");
+        assert_eq!(error.kind(), ErrorKind::WrongUse);
+    }
+
     fn restore_a_range(&self, random: &mut Random) {
         let saved = self.pick(random);
         let size = saved.bytes.len() as u64;

@@ -1,14 +1,13 @@
 //! One block of a restore: read its frames, assemble it, prove it, put what is wanted of it into the sink.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use super::frame_cache::FrameCache;
+use super::block_builder::BlockBuilder;
 use crate::cancel::CancelToken;
 use crate::delta::merged::BlockPlan;
-use crate::delta::reader::DeltaReader;
 use crate::digest::{BlockDigest, BlockHasher, DigestKind, GrainDigest};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 use crate::sink::Sink;
@@ -33,8 +32,7 @@ pub struct Done {
 pub struct Job<'a> {
     pub geometry: Geometry,
     pub digest: DigestKind,
-    pub deltas: &'a [Arc<DeltaReader>],
-    pub cache: FrameCache,
+    pub blocks: BlockBuilder,
     pub sink: &'a dyn Sink,
     pub range: std::ops::Range<u64>,
     pub in_place: bool,
@@ -118,8 +116,8 @@ impl Job<'_> {
             }
             None => None,
         };
-        let grains = self.assemble(hasher, plan, expected, &mut buffer)?;
         buffer.set_len(len);
+        let grains = self.blocks.build(hasher, plan, expected, &mut buffer)?;
         if self.sink.in_order() {
             return Ok(done(Some(buffer), u64::from(plan.len), 0));
         }
@@ -138,57 +136,11 @@ impl Job<'_> {
         Ok(done(None, written, u64::from(plan.len) - written))
     }
 
-    /// Fills the buffer and proves it: block digest against the manifest, grain digests against the index.
-    fn assemble(
-        &self,
-        hasher: &mut BlockHasher,
-        plan: &BlockPlan,
-        expected: BlockDigest,
-        buffer: &mut PooledBuffer,
-    ) -> Result<Vec<GrainDigest>> {
-        let len = to_usize(u64::from(plan.len));
-        let covered: usize =
-            plan.runs.iter().map(|run| self.run_bytes(plan, run.first, run.count).len()).sum();
-        if covered < len {
-            buffer[..len].fill(0);
-        }
-        for run in &plan.runs {
-            let target = self.run_bytes(plan, run.first, run.count);
-            let delta = &self.deltas[run.delta];
-            let frame = self.cache.get(run.delta, delta, run.frame)?;
-            let start = to_usize(u64::from(run.raw_offset));
-            let bytes = frame.get(start..start + target.len()).ok_or_else(|| {
-                Error::damaged("a frame is shorter than its grains")
-                    .path(delta.object().display())
-                    .at(run.frame, 0)
-            })?;
-            buffer[target].copy_from_slice(bytes);
-        }
-        let mut grains = Vec::new();
-        let digest = hasher.hash(&buffer[..len], &mut grains);
-        if let Some(grain) = grains.iter().zip(&plan.digests).position(|(ours, theirs)| ours != theirs) {
-            let bytes = self.geometry.grain_range(u32::try_from(grain).unwrap_or(0), plan.len);
-            let place = self.geometry.block_offset(plan.index) + bytes.start as u64;
-            return Err(
-                Error::damaged("stored bytes do not match their digest").at(place, bytes.len() as u64)
-            );
-        }
-        if !digest.same(&expected) {
-            return Err(wrong_block(&self.geometry, plan.index, "a block does not match its manifest"));
-        }
-        Ok(grains)
-    }
-
-    fn run_bytes(&self, plan: &BlockPlan, first: u32, count: u32) -> std::ops::Range<usize> {
-        let start = self.geometry.grain_range(first, plan.len).start;
-        start..self.geometry.grain_range(first + count - 1, plan.len).end
-    }
-
     fn put_grains(&self, grains: &GrainSet, plan: &BlockPlan, buffer: &PooledBuffer) -> Result<u64> {
         let offset = self.geometry.block_offset(plan.index);
         let mut written = 0;
         for (first, count) in grains.runs() {
-            let bytes = self.run_bytes(plan, first, count);
+            let bytes = self.blocks.run_bytes(plan, first, count);
             let (start, end) = self.wanted(offset + bytes.start as u64, bytes.len() as u64);
             if start < end {
                 self.sink.put(start, &buffer[to_usize(start - offset)..to_usize(end - offset)])?;
@@ -212,8 +164,4 @@ fn leave_out_zeros(geometry: &Geometry, grains: &[GrainDigest], wanted: &mut Gra
             (first..first + count).for_each(|grain| wanted.remove(grain));
         }
     }
-}
-
-pub fn wrong_block(geometry: &Geometry, index: BlockIndex, what: &str) -> Error {
-    Error::damaged(what).at(geometry.block_offset(index), u64::from(geometry.block_len(index)))
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::assembled_block::{Done, Job, wrong_block};
-use super::frame_cache::FrameCache;
+use super::assembled_block::{Done, Job};
+use super::block_builder::{BlockBuilder, wrong_block};
 use super::tracking::{Failure, make_pool};
 use crate::cancel::CancelToken;
 use crate::delta::merged::{BlockPlan, MergedIndex};
@@ -74,8 +74,7 @@ impl Assembly<'_> {
         let job = Job {
             geometry: self.geometry,
             digest: self.digest,
-            deltas: self.deltas,
-            cache: FrameCache::new(self.deltas.len()),
+            blocks: BlockBuilder::new(self.geometry, self.deltas),
             sink: self.sink,
             range: self.range.clone(),
             in_place: self.in_place,
