@@ -24,6 +24,7 @@ mod limits;
 mod list;
 mod log;
 mod options;
+mod reading;
 mod restore;
 mod run;
 mod scan;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, Once, PoisonError, RwLock};
 
 use blkdelta_core::cancel::CancelToken;
-use blkdelta_core::error::Result;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
