@@ -533,10 +533,8 @@ const char *blkdelta_last_error_hint(void);
 // The errno of the operating system that is the cause of the last failure on this thread; 0 when there is none.
 int blkdelta_last_error_errno(void);
 
-// Frees a string that a function of this library handed out. NULL is fine. Each string once; any thread.
-//
-// # Safety
-// `text` was handed out by this library and was not freed.
+// Frees a string that a function of this library handed out. NULL is fine. Each string once, and no other: a second
+// time, as with free(), anything may happen. Any thread.
 void blkdelta_string_free(char *text);
 
 // Makes a repository in a directory, which is made too, and opens it.

@@ -239,11 +239,7 @@ fn keep_snapshot(caller: &Caller, keep: *const c_char) -> Result<KeepSnapshot> {
     }
 }
 
-fn around(
-    caller: &Caller,
-    options: *const ConsistencyOptions,
-    sources: &[PathBuf],
-) -> Result<Consistency> {
+fn around(caller: &Caller, options: *const ConsistencyOptions, sources: &[PathBuf]) -> Result<Consistency> {
     let options = caller.options(options)?;
     let command = |what: &str, text| Ok(caller.optional_name(what, text)?.map(str::to_owned));
     let sources: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -253,9 +249,9 @@ fn around(
         environment: vec![("BLKDELTA_SOURCES".into(), sources.join("\n"))],
     };
     let freeze = caller.array("freeze", options.freeze, options.freeze_count)?;
-    let mysql = caller.optional_path(options.mysql).map(|file| MysqlOptions {
-        defaults_file: Some(file).filter(|file| !file.as_os_str().is_empty()),
-    });
+    let mysql = caller
+        .optional_path(options.mysql)
+        .map(|file| MysqlOptions { defaults_file: Some(file).filter(|file| !file.as_os_str().is_empty()) });
     let timeout = caller.optional_name("freeze_timeout", options.freeze_timeout)?.map(parse_duration);
     Ok(Consistency {
         hooks,

@@ -96,7 +96,8 @@ impl Pass {
 
     fn report(&self) -> Result<&ScanReport> {
         self.changes.report().ok_or_else(|| {
-            wrong_use("not all changes were told yet").hint("ask for changes until there is none, then for the report")
+            wrong_use("not all changes were told yet")
+                .hint("ask for changes until there is none, then for the report")
         })
     }
 }

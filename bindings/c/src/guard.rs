@@ -35,7 +35,7 @@ pub unsafe fn enter(work: impl FnOnce(&Caller) -> Result<Status>) -> Status {
 }
 
 impl Caller {
-    fn text<'a>(&'a self, text: *const c_char) -> Option<&'a CStr> {
+    fn text(&self, text: *const c_char) -> Option<&CStr> {
         // SAFETY: not NULL, and by the promise of `enter` a string with its end that lives as long as the call.
         (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
     }
@@ -89,16 +89,21 @@ impl Caller {
         names.iter().map(|name| self.name(what, *name).map(str::to_owned)).collect()
     }
 
-    /// Room for bytes.
-    pub fn buffer<'a>(&'a self, buffer: *mut u8, length: usize) -> Result<&'a mut [u8]> {
+    /// Lets the work fill the caller's buffer.
+    pub fn fill(
+        &self,
+        buffer: *mut u8,
+        length: usize,
+        work: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         if length == 0 {
-            return Ok(&mut []);
+            return work(&mut []);
         }
         if buffer.is_null() || isize::try_from(length).is_err() {
             return Err(wrong_use(format!("the buffer is not {length} bytes")));
         }
         // SAFETY: not NULL, and by the promise of `enter` so many bytes that nobody else touches during the call.
-        Ok(unsafe { slice::from_raw_parts_mut(buffer, length) })
+        work(unsafe { slice::from_raw_parts_mut(buffer, length) })
     }
 
     /// A file of our own for an open descriptor.
@@ -113,7 +118,7 @@ impl Caller {
     }
 
     /// Bytes at a place in the caller's memory.
-    pub fn bytes<'a>(&'a self, place: *const u8, length: usize) -> &'a [u8] {
+    pub fn bytes(&self, place: *const u8, length: usize) -> &[u8] {
         // SAFETY: only called with places that were checked not to be NULL and lengths that the caller named.
         unsafe { slice::from_raw_parts(place, length) }
     }
@@ -146,10 +151,8 @@ impl Caller {
     }
 }
 
-/// Frees a string that a function of this library handed out. NULL is fine. Each string once; any thread.
-///
-/// # Safety
-/// `text` was handed out by this library and was not freed.
+/// Frees a string that a function of this library handed out. NULL is fine. Each string once, and no other: a second
+/// time, as with free(), anything may happen. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blkdelta_string_free(text: *mut c_char) {
     if !text.is_null() {

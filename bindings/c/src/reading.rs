@@ -66,7 +66,7 @@ pub unsafe extern "C" fn blkdelta_reader_read(
 ) -> Status {
     let work = |caller: &Caller| {
         let reader = handle::object(reader)?;
-        reader.read_at(offset, caller.buffer(buffer, length)?)?;
+        caller.fill(buffer, length, |bytes| reader.read_at(offset, bytes))?;
         Ok(Status::Ok)
     };
     // SAFETY: the caller keeps what the header demands of these arguments.

@@ -102,8 +102,7 @@ impl ChangedRange {
 /// Called for each changed range in the order of the volume, on the thread that made the call. A non-zero return cancels.
 /// An offset that is not larger than the one before says that all is told again from the start, because a hint was
 /// proven wrong: forget what was told. Must not throw, longjmp or close handles that the call uses.
-pub type RangeCallback =
-    Option<unsafe extern "C" fn(user: *mut c_void, range: *const ChangedRange) -> c_int>;
+pub type RangeCallback = Option<unsafe extern "C" fn(user: *mut c_void, range: *const ChangedRange) -> c_int>;
 
 /// What all long work takes. NULL in its place gives all defaults.
 #[derive(Clone, Copy)]
@@ -187,7 +186,8 @@ impl Run {
                     Err(RecvTimeoutError::Timeout) => true,
                     Err(RecvTimeoutError::Disconnected) => break,
                 };
-                if !cancel.is_cancelled() && (!going || stop.is_cancelled() || !self.watcher.look(&progress)) {
+                if !cancel.is_cancelled() && (!going || stop.is_cancelled() || !self.watcher.look(&progress))
+                {
                     cancel.cancel();
                 }
             }

@@ -138,9 +138,10 @@ impl ScanOptions {
 }
 
 type Delta = Box<dyn ObjectWriter>;
+type MakeDelta = Box<dyn FnMut() -> Result<Delta> + Send>;
 
 /// What makes the object that a delta is written to.
-fn delta(caller: &Caller, options: &ScanOptions) -> Result<Option<Box<dyn FnMut() -> Result<Delta> + Send>>> {
+fn delta(caller: &Caller, options: &ScanOptions) -> Result<Option<MakeDelta>> {
     match (caller.optional_path(options.delta), options.delta_fd) {
         (Some(_), fd) if fd != 0 => Err(wrong_use("both delta and delta_fd are set")),
         (Some(path), _) => Ok(Some(Box::new(move || Ok(Box::new(FileReplacer::begin(&path)?))))),
