@@ -103,6 +103,7 @@ pub unsafe extern "C" fn blkdelta_backup(
     json: *mut *mut c_char,
 ) -> Status {
     let work = |caller: &Caller| {
+        caller.give(json, std::ptr::null_mut());
         let place = caller.summary(summary)?;
         let repository = handle::object(repository)?;
         let mut run = Run::new(caller, run)?;
@@ -146,7 +147,6 @@ fn tell(
     place: &Place,
     json: *mut *mut c_char,
 ) -> Result<()> {
-    caller.give(json, std::ptr::null_mut());
     match reports {
         [] => return Ok(()),
         [only] if count == 1 => caller.give_json(json, only)?,
