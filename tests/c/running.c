@@ -64,6 +64,29 @@ static void cancelled(struct blkdelta_repository *repository) {
     blkdelta_string_free(json);
 }
 
+/* An iterator shows its progress while it is waited for; once cancelled it tells nothing more. */
+static void an_iterator_is_cancelled(void) {
+    struct watch watch = {2, 0};
+    struct blkdelta_limit_options limits;
+    struct blkdelta_run_options run = run_of(&watch, &limits);
+    struct blkdelta_scan_options options;
+    struct blkdelta_changes *changes = NULL;
+    const struct blkdelta_range *range = NULL;
+    blkdelta_status status;
+    CLEAR(options);
+    options.source = "volume";
+    options.write_manifest = "manifest";
+    DONE(blkdelta_changes_open(&options, &run, &changes));
+    do {
+        status = blkdelta_changes_next(changes, &range);
+    } while (status == BLKDELTA_STATUS_OK && range != NULL);
+    IS(status, BLKDELTA_STATUS_CANCELLED);
+    IS(blkdelta_changes_next(changes, &range), BLKDELTA_STATUS_CANCELLED);
+    IS(blkdelta_changes_report(changes, NULL, NULL), BLKDELTA_STATUS_WRONG_USE);
+    DONE(blkdelta_changes_close(changes));
+    CHECK(calls == 2 && access("manifest", F_OK) != 0);
+}
+
 static void limits_are_changed(struct blkdelta_repository *repository) {
     struct watch watch = {0, 1 << 30};
     struct blkdelta_limit_options limits;
@@ -102,6 +125,7 @@ int main(void) {
     struct blkdelta_repository *repository = new_repository("repo");
     here = getpid();
     cancelled(repository);
+    an_iterator_is_cancelled();
     limits_are_changed(repository);
     log_lines(repository);
     DONE(blkdelta_repository_close(repository));

@@ -19,7 +19,7 @@ use crate::guard::{Caller, enter};
 use crate::handle;
 use crate::init::RepositoryHandle;
 use crate::options::extensible;
-use crate::run::{Run, RunOptions};
+use crate::run::{Run, RunOptions, Work};
 use crate::scan::ReadOptions;
 use crate::summary::{Place, Summary};
 
@@ -126,18 +126,13 @@ fn perform(
     group: &Group,
     reports: &mut Vec<BackupReport>,
 ) -> Result<()> {
-    run.perform(
-        |work| {
-            let (progress, cancel) = (&work.progress, &work.cancel);
-            // A cancel that comes while a report is handed on is met at the next block.
-            let mut on_report = |report| work.tell(report).or(Ok(()));
-            backup_group(repository, group, progress, cancel, &mut on_report)
-        },
-        |report| {
+    let work = |work: &Work<()>| {
+        backup_group(repository, group, &work.progress, &work.cancel, &mut |report| {
             reports.push(report);
-            true
-        },
-    )
+            Ok(())
+        })
+    };
+    run.perform(work, |()| true)
 }
 
 fn tell(

@@ -34,6 +34,7 @@ pub struct Pass {
     changes: Changes,
     told: Option<Told>,
     progress: Progress,
+    cancel: CancelToken,
     stop: CancelToken,
     watcher: Watcher,
     _running: Running,
@@ -57,27 +58,26 @@ impl Pass {
         let run = Run::new(caller, run)?;
         let running = run.begin(Gentleness::default())?;
         let wanted = options.for_core(caller, running.gentleness.clone())?;
-        let progress = Progress::new();
-        let changes = Changes::of_scan(wanted, &progress, &CancelToken::new())?;
+        let (progress, cancel) = (Progress::new(), CancelToken::new());
+        let changes = Changes::of_scan(wanted, &progress, &cancel)?;
         let (stop, watcher) = (log::stop(), run.into_watcher());
-        Ok(Self { changes, told: None, progress, stop, watcher, _running: running })
+        Ok(Self { changes, told: None, progress, cancel, stop, watcher, _running: running })
     }
 
     /// The next change, or NULL at the end.
     fn next(&mut self) -> Result<*const ChangedRange> {
         self.told = None;
         loop {
+            self.cancel.check()?;
             let waited = self.changes.next_within(self.watcher.interval())?;
-            if self.stop.is_cancelled() || !self.watcher.look(&self.progress) {
-                return Err(Error::new(ErrorKind::Cancelled, "a callback has cancelled the scan"));
+            if matches!(waited, Waited::End) {
+                self.watcher.tell(&self.progress);
+                return Ok(std::ptr::null());
             }
-            match waited {
-                Waited::Change(change) => return Ok(self.tell(change)),
-                Waited::End => {
-                    self.watcher.tell(&self.progress);
-                    return Ok(std::ptr::null());
-                }
-                Waited::NotYet => {}
+            if self.stop.is_cancelled() || !self.watcher.look(&self.progress) {
+                self.cancel.cancel();
+            } else if let Waited::Change(change) = waited {
+                return Ok(self.tell(change));
             }
         }
     }
