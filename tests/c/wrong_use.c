@@ -82,6 +82,10 @@ static void sizes(void) {
         struct blkdelta_verify_options known;
         uint64_t newer;
     } grown;
+    struct {
+        struct blkdelta_summary known;
+        uint64_t newer;
+    } more;
     memset(&run, 0, sizeof run); /* without its size */
     WRONG(back_up(repository, "volume", &run, NULL));
     run.struct_size = sizeof run - 1;
@@ -99,6 +103,10 @@ static void sizes(void) {
     CLEAR(summary);
     DONE(blkdelta_verify(repository, &grown.known, NULL, &summary, NULL));
     CHECK(summary.backups_checked == 1);
+    memset(&more, 0xff, sizeof more); /* and what it does not get from an older library is zero */
+    more.known.struct_size = sizeof more;
+    DONE(blkdelta_show(repository, "latest", NULL, &more.known, NULL));
+    CHECK(more.known.sequence == 1 && more.known.bytes_written == 0 && more.newer == 0);
     grown.newer = 1;
     IS(blkdelta_verify(repository, &grown.known, NULL, NULL, NULL), BLKDELTA_STATUS_UNSUPPORTED);
 }

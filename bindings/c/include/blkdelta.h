@@ -245,7 +245,7 @@ typedef struct blkdelta_summary {
 typedef struct blkdelta_read_options {
     // sizeof of this struct.
     size_t struct_size;
-    // Where to learn what may have changed: "auto" (as NULL), "off", or the path of a map of changes.
+    // Where to learn what may have changed: "auto" (as NULL), "off", or the path of a map of changes ("./off" is a file).
     const char *hints;
     // How many of the blocks that a hint calls unchanged are read all the same: "64", "2%" or "auto" (as NULL).
     const char *hint_sample;

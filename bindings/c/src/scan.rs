@@ -26,7 +26,7 @@ use crate::summary::Summary;
 pub struct ReadOptions {
     /// sizeof of this struct.
     pub struct_size: usize,
-    /// Where to learn what may have changed: "auto" (as NULL), "off", or the path of a map of changes.
+    /// Where to learn what may have changed: "auto" (as NULL), "off", or the path of a map of changes ("./off" is a file).
     pub hints: *const c_char,
     /// How many of the blocks that a hint calls unchanged are read all the same: "64", "2%" or "auto" (as NULL).
     pub hint_sample: *const c_char,
