@@ -116,11 +116,11 @@ static void reads(void) {
     free(bytes);
 }
 
-/* Flips a byte in the middle of the newest delta of a volume. */
+/* Writes over a byte in the middle of the largest delta of a volume. */
 static void hurt(const char *pattern) {
     char command[600];
     snprintf(command, sizeof command,
-             "file=$(ls -S repo/volumes/%s/deltas/*1-*.delta | head -1) && chmod u+w $file && printf X | "
+             "file=$(ls -S repo/volumes/%s/deltas/*.delta | head -1) && chmod u+w $file && printf X | "
              "dd of=$file bs=1 seek=$(($(wc -c < $file) / 2)) conv=notrunc status=none",
              pattern);
     CHECK(system(command) == 0);
@@ -141,6 +141,34 @@ static void verification(void) {
     IS(blkdelta_verify(repository, &options, NULL, &summary, &json), BLKDELTA_STATUS_DAMAGE_FOUND);
     CHECK(summary.problems > 0 && strstr(json, "\"ok\":false") != NULL);
     blkdelta_string_free(json);
+}
+
+/* Two backups become one, by hand and as the bound of a chain; the state of the last one stays. */
+static void merging(void) {
+    struct blkdelta_backup_options options;
+    const struct blkdelta_backup_options *volumes[1];
+    struct blkdelta_summary summary;
+    char *json = NULL;
+    int number;
+    CLEAR(summary);
+    DONE(blkdelta_merge(repository, NULL, "latest", "db", "lz4", NULL, &summary, &json));
+    CHECK(summary.sequence == 2 && strstr(json, "\"kind\":\"full\"") != NULL && strstr(json, "\"removed\":[\"") != NULL);
+    blkdelta_string_free(json);
+    IS(blkdelta_show(repository, "latest~1", "db", NULL, NULL), BLKDELTA_STATUS_NOT_FOUND);
+    reads();
+    CLEAR(options);
+    options.source = "volume";
+    options.volume = "db";
+    options.max_chain = 2;
+    volumes[0] = &options;
+    for (number = 3; number <= 4; number++) {
+        volume[number] ^= 1;
+        write_file("volume", volume, VOLUME_SIZE);
+        DONE(blkdelta_backup(repository, volumes, 1, NULL, NULL, &summary, &json));
+        CHECK((strstr(json, "\"merged\":{") != NULL) == (number == 4));
+        blkdelta_string_free(json);
+    }
+    reads();
 }
 
 static void cleaning(void) {
@@ -165,6 +193,7 @@ int main(void) {
     differences();
     restores();
     reads();
+    merging();
     cleaning();
     verification();
     DONE(blkdelta_repository_close(repository));

@@ -289,8 +289,10 @@ typedef struct blkdelta_backup_options {
     const char *snapshot_size;
     // Whether the snapshot stays: "auto" (as NULL), "always" or "never".
     const char *keep_snapshot;
+    // Afterwards merge the oldest backups of the chain into a new full, if it is longer than so many; 0: not.
+    uint32_t max_chain;
     // Zero.
-    uint8_t reserved[64];
+    uint8_t reserved[60];
 } blkdelta_backup_options;
 
 // What is done around the snapshots, so that what they hold is consistent; the names are those of the command's flags.
@@ -591,6 +593,22 @@ blkdelta_status blkdelta_list(const struct blkdelta_repository *repository,
 blkdelta_status blkdelta_log_set(blkdelta_log_callback callback,
                                  void *user,
                                  int level);
+
+// Merges the backups from `first` to `last` into one, without the volume. The state of `last` stays, under its id too;
+// those before it go, unless others build on them. Failed or cancelled, nothing was changed.
+//
+// `first`, `last`: named as for blkdelta_show(); `first` NULL: the full that `last` builds on, and the result is a full.
+// `volume`: what latest is of (UTF-8), or NULL. `compression`: of what is encoded anew, such as "zstd:3"; NULL: the
+// repository's. `run`: NULL for the defaults. `summary`, `json`: the report (`blkdelta merge --json`), freed with
+// blkdelta_string_free(); NULL: not wanted. Any thread; returns when all is done.
+blkdelta_status blkdelta_merge(const struct blkdelta_repository *repository,
+                               const char *first,
+                               const char *last,
+                               const char *volume,
+                               const char *compression,
+                               const struct blkdelta_run_options *run,
+                               struct blkdelta_summary *summary,
+                               char **json);
 
 // Opens a backup for reads at any place. The table of digests is proven here; each block is proven when it is read.
 //

@@ -10,9 +10,11 @@ use blkdelta_core::operations::backup::{
     BackupOptions as CoreOptions, BackupReport, Group, KeepSnapshot, WantedKind, backup_group,
 };
 use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport};
 use blkdelta_core::repository::Repository;
 use blkdelta_core::snapshot::Wanted;
 use blkdelta_core::units::parse_duration;
+use serde::Serialize;
 
 use crate::error::{Status, wrong_use};
 use crate::guard::{Caller, enter};
@@ -51,8 +53,10 @@ pub struct BackupOptions {
     pub snapshot_size: *const c_char,
     /// Whether the snapshot stays: "auto" (as NULL), "always" or "never".
     pub keep_snapshot: *const c_char,
+    /// Afterwards merge the oldest backups of the chain into a new full, if it is longer than so many; 0: not.
+    pub max_chain: u32,
     /// Zero.
-    pub reserved: [u8; 64],
+    pub reserved: [u8; 60],
 }
 
 extensible!(BackupOptions, "blkdelta_backup_options");
@@ -108,48 +112,77 @@ pub unsafe extern "C" fn blkdelta_backup(
         let repository = handle::object(repository)?;
         let mut run = Run::new(caller, run)?;
         let running = run.begin(Gentleness::default())?;
-        let group = group(caller, (volumes, count), consistency, &run, &running.gentleness)?;
-        let mut reports = Vec::with_capacity(count);
-        let done = perform(&mut run, &repository, &group, &mut reports);
-        tell(caller, &reports, count, &place, json)?;
+        let (group, max_chains) = group(caller, (volumes, count), consistency, &run, &running.gentleness)?;
+        let mut all = Vec::with_capacity(count);
+        let done = perform(&mut run, &repository, &group, &max_chains, &mut all);
+        tell(caller, &all, count, &place, json)?;
         done?;
-        let alarm = reports.iter().any(|report| report.alarm.is_some());
+        let alarm = all.iter().any(|told| told.report.alarm.is_some());
         Ok(if alarm { Status::Doubtful } else { Status::Ok })
     };
     // SAFETY: the caller keeps what the header demands of these arguments.
     unsafe { enter(work) }
 }
 
+/// A backup, and the merge that bounded its chain.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    report: BackupReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged: Option<MergeReport>,
+}
+
 fn perform(
     run: &mut Run,
     repository: &Repository,
     group: &Group,
-    reports: &mut Vec<BackupReport>,
+    max_chains: &[Option<usize>],
+    all: &mut Vec<Told>,
 ) -> Result<()> {
     let work = |work: &Work<()>| {
-        backup_group(repository, group, &work.progress, &work.cancel, &mut |report| {
-            reports.push(report);
+        let done = backup_group(repository, group, &work.progress, &work.cancel, &mut |report| {
+            all.push(Told { report, merged: None });
             Ok(())
-        })
+        });
+        // What was committed before a later volume failed is bounded too.
+        let mut committed = all.iter_mut().zip(&group.volumes).zip(max_chains);
+        let shortened = committed.try_for_each(|((told, options), max_chain)| match max_chain {
+            Some(longest) => shorten(work, repository, *longest, options, told),
+            None => Ok(()),
+        });
+        done.and(shortened)
     };
     run.perform(work, |()| true)
 }
 
-fn tell(
-    caller: &Caller,
-    reports: &[BackupReport],
-    count: usize,
-    place: &Place,
-    json: *mut *mut c_char,
+fn shorten(
+    work: &Work<()>,
+    repository: &Repository,
+    longest: usize,
+    backup: &CoreOptions,
+    told: &mut Told,
 ) -> Result<()> {
-    match reports {
+    let options = MergeOptions {
+        last: told.report.record.clone(),
+        first: None,
+        compression: backup.compression,
+        gentleness: backup.gentleness.clone(),
+        state: backup.state.clone(),
+    };
+    told.merged = merge::shorten(repository, longest, &options, &work.progress, &work.cancel)?;
+    Ok(())
+}
+
+fn tell(caller: &Caller, all: &[Told], count: usize, place: &Place, json: *mut *mut c_char) -> Result<()> {
+    match all {
         [] => return Ok(()),
         [only] if count == 1 => caller.give_json(json, only)?,
         several => caller.give_json(json, several)?,
     }
-    if let Some(last) = reports.last() {
-        let alarm = u32::from(last.alarm.is_some());
-        caller.give_summary(place, Summary { alarm, ..Summary::of_record(&last.record) });
+    if let Some(Told { report, .. }) = all.last() {
+        let alarm = u32::from(report.alarm.is_some());
+        caller.give_summary(place, Summary { alarm, ..Summary::of_record(&report.record) });
     }
     Ok(())
 }
@@ -160,15 +193,15 @@ fn group(
     consistency: *const ConsistencyOptions,
     run: &Run,
     gentleness: &Gentleness,
-) -> Result<Group> {
+) -> Result<(Group, Vec<Option<usize>>)> {
     let volumes = caller.array("volumes", volumes, count)?;
     if volumes.is_empty() {
         return Err(wrong_use("no volume is named"));
     }
     let volumes = volumes.iter().map(|options| volume(caller, *options, run, gentleness));
-    let volumes = volumes.collect::<Result<Vec<_>>>()?;
+    let (volumes, max_chains): (Vec<_>, _) = volumes.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let sources: Vec<PathBuf> = volumes.iter().map(|volume| volume.source.clone()).collect();
-    Ok(Group { volumes, consistency: around(caller, consistency, &sources)? })
+    Ok((Group { volumes, consistency: around(caller, consistency, &sources)? }, max_chains))
 }
 
 fn volume(
@@ -176,11 +209,12 @@ fn volume(
     options: *const BackupOptions,
     run: &Run,
     gentleness: &Gentleness,
-) -> Result<CoreOptions> {
+) -> Result<(CoreOptions, Option<usize>)> {
     let options = caller.options(options)?;
+    let max_chain = usize::try_from(options.max_chain).ok().filter(|longest| *longest > 0);
     let read = ReadOptions::checked(caller, options.read)?;
     let usual = CoreOptions::new(caller.path("source", options.source)?, run.state());
-    Ok(CoreOptions {
+    let volume = CoreOptions {
         volume: caller.optional_name("volume", options.volume)?.map(str::to_owned),
         kind: kind(caller, &options)?,
         allow_live: read.allow_live,
@@ -195,7 +229,8 @@ fn volume(
         compression: caller.parsed("compression", options.compression)?,
         tags: caller.names("tags", options.tags, options.tag_count)?,
         ..usual
-    })
+    };
+    Ok((volume, max_chain))
 }
 
 fn kind(caller: &Caller, options: &BackupOptions) -> Result<WantedKind> {

@@ -23,6 +23,7 @@ mod init;
 mod limits;
 mod list;
 mod log;
+mod merge;
 mod options;
 mod reading;
 mod restore;
