@@ -728,7 +728,8 @@ class Repository:
     def put_tags(self, record, folder):
         """Tags that were changed later (5.4)."""
         begin = f"{record['sequence']:010}-{record['backup_id']}-"
-        names = [path for path in (folder / "tags").glob(f"{begin}*.json") if re.fullmatch(r"[0-9]{10}", path.stem[len(begin):])]
+        names = [path for path in (folder / "tags").glob(f"{begin}*.json") 
+                 if re.fullmatch(r"[0-9]{10}", path.stem[len(begin):]) and 0 < int(path.stem[len(begin):]) < 1 << 32]
         if not names:
             return
         path = max(names)

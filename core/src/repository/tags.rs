@@ -48,8 +48,9 @@ impl TagsName {
     /// `SEQUENCE-ID-GENERATION.json`; `None` for what is not ours.
     fn parse(name: &str) -> Option<Self> {
         let mut parts = name.strip_suffix(".json")?.splitn(3, '-');
-        let number =
-            |digits: &str| digits.parse().ok().filter(|number: &u32| format!("{number:010}") == digits);
+        let number = |digits: &str| {
+            digits.parse().ok().filter(|number: &u32| *number > 0 && format!("{number:010}") == digits)
+        };
         let sequence = number(parts.next()?)?;
         let id = parts.next()?.parse().ok()?;
         Some(Self { sequence, id, generation: number(parts.next()?)? })
