@@ -297,7 +297,10 @@ impl<'a> Planning<'a> {
     fn keep_chains_and_groups_whole(&mut self) {
         let mut grown = true;
         while std::mem::take(&mut grown) {
-            for at in (0..self.candidates.len()).rev().filter(|at| self.is_kept(*at)).collect::<Vec<_>>() {
+            for at in (0..self.candidates.len()).rev() {
+                if !self.is_kept(at) {
+                    continue;
+                }
                 let record = &self.candidates[at].record;
                 let name = format!("{} ({} {})", short(record.backup_id), record.volume, record.sequence);
                 let parent = self.parent(at).map(|parent| (parent, format!("needed by {name}")));
