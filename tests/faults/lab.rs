@@ -219,13 +219,17 @@ impl Lab {
                 .map(PathBuf::from)
                 .into();
         for record in self.records() {
-            named.insert(format!("volumes/host%2Fdb/records/{:010}.json", record.sequence).into());
+            let revision = match record.revision {
+                0 => String::new(),
+                revision => format!(".{revision:010}"),
+            };
+            named.insert(format!("volumes/host%2Fdb/records/{:010}{revision}.json", record.sequence).into());
             named.extend([record.delta.name, record.manifest.name].map(PathBuf::from));
         }
         let mut repository = Files::new();
         collect(&self.path("repo"), Path::new(""), &mut repository);
         for record in self.records() {
-            let begin = format!("volumes/host%2Fdb/tags/{:010}-{}-", record.sequence, record.backup_id);
+            let begin = format!("volumes/host%2Fdb/tags/{:010}-", record.sequence);
             let tags = repository.keys().filter(|name| name.to_string_lossy().starts_with(&begin));
             named.extend(
                 tags.filter(|name| name.extension().is_some_and(|kind| kind == "json")).max().cloned(),

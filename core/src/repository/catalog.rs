@@ -1,5 +1,7 @@
 //! Which backups there are: the records, and nothing else, say so.
 
+use std::cmp::Reverse;
+
 use jiff::Timestamp;
 
 use super::Repository;
@@ -44,14 +46,14 @@ impl Repository {
 
     fn read_volume(&self, volume: &str, catalog: &mut Catalog) -> Result<()> {
         let layout = VolumeLayout::new(volume)?;
-        let first = catalog.records.len();
+        let mut records = Vec::new();
         for name in self.storage().list(&layout.records())? {
             if is_unfinished(&name) {
                 continue;
             }
             let name = format!("{}/{name}", layout.records());
             match self.read_record(&name, volume) {
-                Ok(record) => catalog.records.push(record),
+                Ok(record) => records.push(record),
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
                     catalog.damaged.push(error);
                 }
@@ -60,7 +62,11 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        catalog.damaged_tags.extend(self.read_tags(&layout, &mut catalog.records[first..])?);
+        records.sort_by_key(|record| (record.sequence, Reverse(record.revision)));
+        // What a merge has written anew stands for the same state.
+        records.dedup_by_key(|record| record.sequence);
+        catalog.damaged_tags.extend(self.read_tags(&layout, &mut records)?);
+        catalog.records.append(&mut records);
         Ok(())
     }
 
@@ -74,7 +80,7 @@ impl Repository {
         }
         let layout = VolumeLayout::new(volume)?;
         let belongs = record.volume == volume
-            && layout.record(record.sequence) == name
+            && layout.record(record.sequence, record.revision) == name
             && record.sequence > 0
             && record.schema_version > 0
             && is_right_in(&record.delta.name, &layout.deltas())
@@ -90,7 +96,7 @@ impl Repository {
     /// What reading a backup gave; damage that is none, because the backup was removed meanwhile, is told as that.
     pub fn unless_removed<T>(&self, record: &BackupRecord, read: Result<T>) -> Result<T> {
         let Err(error) = read else { return read };
-        let name = VolumeLayout::new(&record.volume)?.record(record.sequence);
+        let name = VolumeLayout::new(&record.volume)?.record(record.sequence, record.revision);
         let gone = match self.read_record(&name, &record.volume) {
             Ok(found) => found.backup_id != record.backup_id,
             Err(error) => error.kind() == ErrorKind::NotFound,
@@ -128,6 +134,10 @@ impl Repository {
             tracing::warn!(%error, "a record cannot be read; its backup is left out");
         }
         let mut records = catalog.records;
+        let merged_into = records
+            .iter()
+            .find(|record| steps.is_none() && record.was_merged_from(name))
+            .map(|record| record.backup_id);
         records.retain(|record| at.is_none_or(|at| record.taken_at <= at));
         let found = match steps {
             Some(steps) => {
@@ -140,7 +150,10 @@ impl Repository {
             let of = volume.map(|volume| format!(" of volume '{volume}'")).unwrap_or_default();
             Error::new(ErrorKind::NotFound, format!("no backup '{name}'{of}"))
                 .path(self.storage().display(""))
-                .hint("`blkdelta list` shows what is there")
+                .hint(match merged_into {
+                    Some(id) => format!("its state is gone: it was merged into {id}"),
+                    None => "`blkdelta list` shows what is there".to_owned(),
+                })
         })
     }
 }
@@ -176,7 +189,7 @@ fn one_volume(records: &[BackupRecord]) -> Result<()> {
 }
 
 fn one_prefix(records: Vec<BackupRecord>, prefix: &str) -> Result<Option<BackupRecord>> {
-    let mut fitting = records.into_iter().filter(|record| record.backup_id.to_string().starts_with(prefix));
+    let mut fitting = records.into_iter().filter(|record| record.answers_to(prefix));
     let first = fitting.next();
     if prefix.is_empty() || fitting.next().is_some() {
         let text = format!("'{prefix}' is the beginning of several ids");
