@@ -737,17 +737,18 @@ class Repository:
 
     def put_tags(self, record, folder):
         """Tags that were changed later (5.4)."""
-        begin = f"{record['sequence']:010}-{record['backup_id']}-"
-        names = [path for path in (folder / "tags").glob(f"{begin}*.json") if re.fullmatch(r"[0-9]{10}", path.stem[len(begin):])]
+        names = [path for path in (folder / "tags").glob(f"{record['sequence']:010}-*.json")
+                 if re.fullmatch(r"[0-9]{10}", path.stem[11:]) and 0 < int(path.stem[11:]) < 1 << 32]
         if not names:
             return
         path = max(names)
         document = read_document(path)
         supported_if(document.get("schema_version") == 1, f"{path}: schema {document.get('schema_version')}")
         supported_if(set(document) == {"schema_version", "backup_id", "tags"}, f"{path}: keys")
-        damaged_unless(document["backup_id"] == record["backup_id"], f"{path}: tags that belong elsewhere")
         damaged_unless(all(isinstance(tag, str) for tag in document["tags"]), f"{path}: tags")
-        record["tags"] = document["tags"]
+        same_state = [old["backup_id"] for old in record.get("replaces", []) if old["sequence"] == record["sequence"]]
+        if document["backup_id"] in [record["backup_id"], *same_state]:
+            record["tags"] = document["tags"]
 
     def check_record(self, record, name, folder, path):
         revision = record.get("revision", 0)
