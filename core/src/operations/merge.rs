@@ -15,7 +15,6 @@ mod layout;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::gentleness::Gentleness;
@@ -118,7 +117,10 @@ pub fn merge(
     if made.is_err() {
         publisher.discard(run.last().sequence, merging.id);
     }
-    let (record, counts) = made?;
+    let (mut record, counts) = made?;
+    // A pin is set before this, and seen, or behind it, on the new record.
+    let _tags = repository.lock_tags(volume)?;
+    record.tags = repository.resolve(&run.last().backup_id.to_string(), Some(volume), None)?.tags;
     if let Err(error) = publisher.commit(&record) {
         publisher.discard_uncommitted(&record);
         return Err(error);
@@ -224,22 +226,10 @@ impl Run {
         removed: &mut Vec<BackupId>,
         kept: &mut Vec<KeptBackup>,
     ) -> Result<()> {
-        // A pin is seen, or set after this.
-        let _tags = repository.lock_tags(&self.last().volume)?;
         publisher.remove(self.last())?;
         removed.push(self.last().backup_id);
         for record in &self.records()[1..] {
-            let catalog = repository.catalog(Some(&record.volume))?;
-            let child = catalog.records.iter().find(|other| {
-                other.parent.is_some_and(|link| (link.sequence, link.root) == (record.sequence, record.root))
-            });
-            let now = catalog.records.iter().find(|other| other.backup_id == record.backup_id);
-            let reason = match child {
-                Some(child) => Some(format!("needed by {}", child.backup_id)),
-                None if now.is_some_and(BackupRecord::is_pinned) => Some("pinned".to_owned()),
-                None => None,
-            };
-            match reason {
+            match reason_to_keep(record, &repository.catalog(Some(&record.volume))?.records) {
                 Some(reason) => kept.push(KeptBackup { backup_id: record.backup_id, reason }),
                 None => {
                     publisher.remove(record)?;
@@ -249,6 +239,16 @@ impl Run {
         }
         repository.sweep_orphaned_tags(&self.last().volume)
     }
+}
+
+/// Why a backup of the run stays, seeing all that are there now.
+fn reason_to_keep(record: &BackupRecord, all: &[BackupRecord]) -> Option<String> {
+    let is_child = |other: &&BackupRecord| {
+        other.parent.is_some_and(|link| (link.sequence, link.root) == (record.sequence, record.root))
+    };
+    let pinned = |other: &&BackupRecord| other.backup_id == record.backup_id && other.is_pinned();
+    let needed = all.iter().find(is_child).map(|child| format!("needed by {}", child.backup_id));
+    needed.or_else(|| all.iter().find(pinned).map(|_| "it is pinned".to_owned()))
 }
 
 struct Merging<'a> {
@@ -365,7 +365,6 @@ impl Merging<'_> {
             backup_id: self.id,
             kind,
             parent: first.parent,
-            finished_at: Timestamp::now(),
             statistics,
             delta,
             manifest,
