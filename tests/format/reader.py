@@ -3,7 +3,7 @@
     reader.py list REPOSITORY                       one line of JSON for each backup
     reader.py check REPOSITORY                      every checksum and every rule; exit 1 with the first that is broken
     reader.py restore REPOSITORY ID FILE            one backup into a file, proven to its root
-    reader.py restore-all REPOSITORY FOLDER         every backup into FOLDER/ID
+    reader.py restore-all REPOSITORY FOLDER         every backup into FOLDER/ID, for each of its ids
     reader.py check-manifest FILE                   a working manifest (scan --write-manifest, local state)
     reader.py check-delta FILE                      a delta without a repository (scan --delta)
 
@@ -821,7 +821,8 @@ def main(arguments):
             restore(Repository(repository).find(backup_id), target)
         case ["restore-all", repository, folder]:
             for backup in Repository(repository).backups():
-                restore(backup, Path(folder) / backup.record["backup_id"])
+                for name in backup.names():
+                    restore(backup, Path(folder) / name)
         case ["check-manifest", path]:
             print(json.dumps(check_working_manifest(Path(path))))
         case ["check-delta", path]:

@@ -117,10 +117,7 @@ pub fn merge(
     if made.is_err() {
         publisher.discard(run.last().sequence, merging.id);
     }
-    let (mut record, counts) = made?;
-    // A pin is set before this, and seen, or behind it, on the new record.
-    let _tags = repository.lock_tags(volume)?;
-    record.tags = repository.resolve(&run.last().backup_id.to_string(), Some(volume), None)?.tags;
+    let (record, counts) = made?;
     if let Err(error) = publisher.commit(&record) {
         publisher.discard_uncommitted(&record);
         return Err(error);
