@@ -118,6 +118,8 @@ pub fn merge(
         publisher.discard(run.last().sequence, merging.id);
     }
     let (record, counts) = made?;
+    // A pin is set before this, and seen, or after it, on the new record.
+    let _tags = repository.lock_tags(volume)?;
     if let Err(error) = publisher.commit(&record) {
         publisher.discard_uncommitted(&record);
         return Err(error);
