@@ -40,8 +40,8 @@ use blkdelta_core::storage::local::LocalStorage;
 use sha2::Digest as _;
 use support::scratch::copy_folder;
 
-/// One folder for each format version that was ever written.
-const VERSIONS: [&str; 2] = ["v1", "v2"];
+/// One folder for each format version that was ever written. Since v3 the second of three backups was merged into the third.
+const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 const REPOSITORIES: [&str; 3] = ["blake3-zstd", "sha256-lz4", "xxh3-none"];
 
 fn golden(version: &str) -> PathBuf {
@@ -82,7 +82,8 @@ fn every_version_is_restored_and_verified() {
     for (version, name) in VERSIONS.iter().flat_map(|version| REPOSITORIES.map(|name| (version, name))) {
         let repository = Repository::open_local(&golden(version).join(name)).unwrap();
         let records = records(&repository);
-        assert_eq!(records.len(), 3);
+        let sequences: Vec<u32> = records.iter().map(|record| record.sequence).collect();
+        assert_eq!(sequences, if *version == "v3" { vec![1, 3] } else { vec![1, 2, 3] });
         for record in &records {
             let target = scratch.path().join(format!("{version}-{name}-{}", record.sequence));
             restored(&repository, record, &target);
@@ -128,7 +129,8 @@ fn every_version_of_scan_files_is_read_and_applied() {
         let (file, progress) = (golden(version).join("scan.delta"), Progress::new());
         let report = apply::apply(&file, &target, false, &progress, &CancelToken::new()).unwrap();
         assert_eq!(report.root, delta.trailer().root);
-        assert_eq!(sha256(&target), expected(version, "blake3-zstd", 2));
+        // The state behind the delta is that of the second backup, the same in all versions.
+        assert_eq!(sha256(&target), expected("v2", "blake3-zstd", 2));
     }
 }
 
@@ -146,6 +148,17 @@ fn a_record_with_every_key_is_read() {
     assert_eq!(position.mysql.unwrap().position, Some(2173));
     let again: BackupRecord = record::decode(&record::encode(&record).unwrap()).unwrap();
     assert_eq!(again, record);
+
+    let bytes = fs::read(golden("v3").join("whole-record.json")).unwrap();
+    let merged: BackupRecord = record::decode(&bytes).unwrap();
+    assert_eq!((merged.schema_version, merged.sequence, merged.revision), (3, 3, 1));
+    let replaced: Vec<u32> = merged.replaces.iter().map(|replaced| replaced.sequence).collect();
+    assert_eq!(replaced, [2, 3]);
+    assert!(merged.answers_to(&merged.replaces[1].backup_id.to_string()), "the old id of the same state");
+    assert!(
+        merged.was_merged_from(&merged.replaces[0].backup_id.to_string()),
+        "the id of a state that is gone"
+    );
 }
 
 /// Both generations put beside the record: the greater one counts, and today's encoder gives its bytes.

@@ -13,7 +13,7 @@ mod frames;
 mod layout;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -33,10 +33,15 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::chain::{Chain, ChainTable};
 use crate::repository::publish::Publisher;
+use crate::storage::LockGuard;
 use crate::sys::host;
 use crate::throttle::governor::{Throttle, ThrottleReport};
 use frames::Pipeline;
 use layout::Counts;
+
+/// How often, and how long between two tries, the tags' lock is waited for.
+const TAGS_TRIES: u32 = 100;
+const TAGS_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Options of a merge.
 #[derive(Debug, Clone)]
@@ -114,12 +119,12 @@ pub fn merge(
         cancel,
     };
     let made = merging.make(PageSpool::new(state.folder())?, begun);
+    // A pin is set before the tags are locked, and seen, or after that, on the new record.
+    let made = made.and_then(|made| Ok((made, wait_for_tags(repository, volume)?)));
     if made.is_err() {
         publisher.discard(run.last().sequence, merging.id);
     }
-    let (record, counts) = made?;
-    // A pin is set before this, and seen, or after it, on the new record.
-    let _tags = repository.lock_tags(volume)?;
+    let ((record, counts), _tags) = made?;
     if let Err(error) = publisher.commit(&record) {
         publisher.discard_uncommitted(&record);
         return Err(error);
@@ -135,6 +140,20 @@ pub fn merge(
     warnings.extend(throttle.warnings.iter().cloned());
     let (bytes_copied, bytes_encoded) = (counts.bytes_copied, counts.bytes_encoded);
     Ok(MergeReport { record, bytes_copied, bytes_encoded, removed, kept, warnings, throttle })
+}
+
+/// Whoever changes tags does so in a moment: hours of work are not lost to it.
+fn wait_for_tags(repository: &Repository, volume: &str) -> Result<Box<dyn LockGuard>> {
+    let mut left = TAGS_TRIES;
+    loop {
+        match repository.lock_tags(volume) {
+            Err(error) if error.kind() == ErrorKind::Locked && left > 0 => {
+                left -= 1;
+                std::thread::sleep(TAGS_PATIENCE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Merges the oldest backups of a chain, if it is longer than `longest` backups; `None` when it is not.
