@@ -52,11 +52,11 @@ def change(volume):
 
 @pytest.fixture
 def large(tmp_path):
-    """A volume that takes a while: 256 MiB that is no hole, read at 16 MiB/s if so told."""
+    """A volume that takes a while: 128 MiB that is no hole."""
     path = tmp_path / "large.img"
     with path.open("wb") as file:
         block = random.Random(2).randbytes(MIB)
-        for number in range(256):
+        for number in range(128):
             file.write(number.to_bytes(8, "little") + block[8:])
     return path
 

@@ -93,7 +93,7 @@ def test_what_a_group_committed_before_a_failure_is_told(repo, volume):
         repo.backup_group(
             [volume, "log.img"],
             volumes=["db", "log"],
-            bwlimit="1MiB/s",
+            bwlimit="4MiB/s",
             full_speed=True,
             progress=stop_after_the_first,
             cancel=cancel,

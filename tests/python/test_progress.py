@@ -38,7 +38,7 @@ def test_others_run_meanwhile(repo, large):
     count, ended = 0, threading.Event()
 
     def work():
-        repo.backup(large, volume="db", bwlimit="200MiB/s", full_speed=True)
+        repo.backup(large, volume="db", bwlimit="100MiB/s", full_speed=True)
         ended.set()
 
     threading.Thread(target=work).start()
