@@ -60,6 +60,8 @@ pub enum Verb {
     Restore(RestoreArgs),
     /// Check what is stored.
     Verify(VerifyArgs),
+    /// Merge backups of a chain into one, inside the repository, without the volume.
+    Merge(MergeArgs),
     /// Put a delta from `scan` onto the image it was taken against.
     Apply(ApplyArgs),
     /// Show or change the limits of work that is running.
@@ -149,6 +151,9 @@ pub struct BackupArgs {
     /// Compression of this run instead of the repository's.
     #[arg(long, value_name = "HOW")]
     pub compression: Option<Compression>,
+    /// Afterwards merge the oldest backups of the chain into a new full, if the chain is longer than N backups.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_chain: Option<u16>,
     /// A label; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub tag: Vec<String>,
@@ -254,6 +259,23 @@ pub struct VerifyArgs {
     /// Read every byte and prove each volume's root.
     #[arg(long)]
     pub data: bool,
+    #[command(flatten)]
+    pub gentle: GentleArgs,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// ID: this backup and all that it builds on become a full. A..B: the backups from A to B become one. The state of the
+    /// last one stays, under its id too; those before it go, unless others build on them.
+    #[arg(value_name = "ID|A..B")]
+    pub run: String,
+    /// Volume that latest is of.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Compression of what is encoded anew: none, lz4, zstd or zstd:LEVEL; the repository's unless given.
+    #[arg(long, value_name = "HOW")]
+    pub compression: Option<Compression>,
     #[command(flatten)]
     pub gentle: GentleArgs,
 }

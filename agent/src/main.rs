@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Verb::Diff(args) => commands::diff::run(&context, &args),
         Verb::Restore(args) => commands::restore::run(&context, args),
         Verb::Verify(args) => commands::verify::run(&context, args),
+        Verb::Merge(args) => commands::merge::run(&context, args),
         Verb::Apply(args) => commands::apply::run(&context, &args),
         Verb::Cleanup(args) => commands::cleanup::run(&context, &args),
         Verb::Limits(args) => commands::limits::run(&context, args),

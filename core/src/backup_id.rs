@@ -304,11 +304,51 @@ pub struct BackupRecord {
     pub manifest: StoredFile,
     /// What wrote it.
     pub tool_version: String,
+    /// How often the record of this sequence was written anew by a merge; 0: never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u32,
+    /// The backups whose place it took, oldest first, from earlier merges too; that of its own sequence had the same state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<ReplacedBackup>,
+}
+
+/// A backup that was merged into another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplacedBackup {
+    /// Its id.
+    pub backup_id: BackupId,
+    /// Its number inside the volume.
+    pub sequence: Sequence,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // what serde wants
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl BackupRecord {
-    /// The layout that this version writes.
-    pub const SCHEMA_VERSION: u32 = 2;
+    /// The newest layout that this version writes: that of merged backups.
+    pub const SCHEMA_VERSION: u32 = 3;
+    /// The layout of a backup that was not merged, which older versions can read.
+    pub const SCHEMA_UNMERGED: u32 = 2;
+
+    /// Whether the id that begins so is that of a backup whose state went when it was merged into this one.
+    #[must_use]
+    pub fn was_merged_from(&self, prefix: &str) -> bool {
+        let gone = self.replaces.iter().filter(|replaced| replaced.sequence != self.sequence);
+        gone.map(|replaced| replaced.backup_id).any(|id| id.to_string().starts_with(prefix))
+    }
+
+    /// Whether this is its id, or that of a backup with the same state whose place it took, or the beginning of one.
+    #[must_use]
+    pub fn answers_to(&self, prefix: &str) -> bool {
+        let same_state = self.replaces.iter().filter(|replaced| replaced.sequence == self.sequence);
+        same_state
+            .map(|replaced| replaced.backup_id)
+            .chain([self.backup_id])
+            .any(|id| id.to_string().starts_with(prefix))
+    }
 
     /// The snapshot that it left as the baseline of the next hint.
     #[must_use]

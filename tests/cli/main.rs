@@ -9,6 +9,7 @@ mod diff;
 mod init;
 mod limits;
 mod list;
+mod merge;
 mod restore;
 mod scan;
 mod show;

@@ -217,7 +217,11 @@ impl Lab {
         let mut named: BTreeSet<PathBuf> =
             ["config.json", "volumes/host%2Fdb/lock"].map(PathBuf::from).into();
         for record in self.records() {
-            named.insert(format!("volumes/host%2Fdb/records/{:010}.json", record.sequence).into());
+            let revision = match record.revision {
+                0 => String::new(),
+                revision => format!(".{revision:010}"),
+            };
+            named.insert(format!("volumes/host%2Fdb/records/{:010}{revision}.json", record.sequence).into());
             named.extend([record.delta.name, record.manifest.name].map(PathBuf::from));
         }
         let mut repository = Files::new();

@@ -106,6 +106,64 @@ impl Story {
         self.restore_a_range(&mut random);
         self.read_here_and_there(&mut random);
         self.compare_two(&mut random);
+        if random.below(3) == 0 {
+            self.merge(&mut random);
+        }
+    }
+
+    /// Some neighbours of a chain become one; what others build on stays, and all that is left is what it was.
+    fn merge(&mut self, random: &mut Random) {
+        let last = self.pick(random).record.clone();
+        let mut run = vec![last.clone()];
+        while let Some(parent) = run.last().and_then(|record| record.parent) {
+            run.extend(
+                self.saved.iter().map(|saved| &saved.record).find(|record| record.link() == parent).cloned(),
+            );
+        }
+        run.truncate(2 + index(random.number(), run.len()));
+        let first = run.last().cloned().filter(|first| first.parent.is_some() || random.below(2) == 0);
+        let merged = self.engine.merge(&last, first.as_ref());
+        if run.len() == 1 {
+            assert_eq!(merged.expect_err("one alone").kind(), ErrorKind::WrongUse);
+            return;
+        }
+        let report = merged.expect("a merge");
+        assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+        let gone = |saved: &Saved| report.removed.contains(&saved.record.backup_id);
+        for record in &run[1..] {
+            let needed = |saved: &Saved| saved.record.parent == Some(record.link()) && !gone(saved);
+            assert_eq!(
+                self.saved.iter().any(needed),
+                !report.removed.contains(&record.backup_id),
+                "{report:?}"
+            );
+            let found = self.engine.repository.resolve(&record.backup_id.to_string(), None, None);
+            assert_eq!(found.is_err(), report.removed.contains(&record.backup_id));
+        }
+        let below = self.saved.iter().find(|saved| Some(saved.record.link()) == report.record.parent);
+        let below = below.map_or(&[][..], |below| &below.bytes);
+        let bytes = &self.saved.iter().find(|saved| saved.record == last).expect("the last one").bytes;
+        let counted = match report.record.parent {
+            Some(_) => changes(below, bytes, self.cut),
+            None => contents(bytes, self.cut),
+        };
+        assert_counts(&report.record.statistics, &counted, false);
+        let found = self.engine.repository.resolve(&last.backup_id.to_string(), None, None);
+        assert_eq!(found.expect("its old id"), report.record);
+        self.saved.retain(|saved| saved.record == last || !gone(saved));
+        self.saved.iter_mut().filter(|saved| saved.record == last).for_each(|saved| {
+            saved.record = report.record.clone();
+        });
+        for saved in &self.saved {
+            let found = self.engine.stream(&saved.record, None).expect("a restore after a merge");
+            assert_same_bytes(
+                &found,
+                &saved.bytes,
+                &format!("backup {} after a merge", saved.record.sequence),
+            );
+        }
+        assert!(self.engine.verify(true).ok, "{:?}", self.engine.verify(true).problems);
+        assert_eq!(self.engine.records().len(), self.saved.len());
     }
 
     fn hurt_state(&mut self, event: &StateEvent) {
@@ -211,7 +269,6 @@ impl Story {
         std::fs::remove_file(&target).expect("removing the target");
     }
 
-    /// A range into a stream, and into a file whose other bytes must stay.
     fn read_here_and_there(&self, random: &mut Random) {
         let saved = &self.saved[index(random.number(), self.saved.len())];
         let reader = BackupReader::open(&self.engine.repository, &saved.record).expect("an open backup");
@@ -227,6 +284,7 @@ impl Story {
         assert_eq!(error.kind(), ErrorKind::WrongUse);
     }
 
+    /// A range into a stream, and into a file whose other bytes must stay.
     fn restore_a_range(&self, random: &mut Random) {
         let saved = self.pick(random);
         let size = saved.bytes.len() as u64;
@@ -278,7 +336,7 @@ proptest! {
         let mut story = Story::new(options, size, seed);
         steps.iter().for_each(|step| story.run(step));
         let report = story.engine.verify(true);
-        assert!(report.ok && report.backups_checked == steps.len() as u64, "{:?}", report.problems);
+        assert!(report.ok && report.backups_checked == story.saved.len() as u64, "{:?}", report.problems);
     }
 }
 

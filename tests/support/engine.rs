@@ -14,6 +14,7 @@ use blkdelta_core::operations::apply::{ApplyReport, apply};
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, WantedKind, backup};
 use blkdelta_core::operations::diff::{DiffReport, diff};
 use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::merge::{MergeOptions, MergeReport, merge};
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreReport, RestoreTarget, restore};
 use blkdelta_core::operations::scan::{ScanOptions, ScanReport, scan};
 use blkdelta_core::operations::verify::{VerifyReport, verify};
@@ -140,6 +141,18 @@ impl Engine {
             &cancel,
         )
         .expect("verify runs")
+    }
+
+    /// Merges the backups from `first`, or from the full, to `last`.
+    pub fn merge(&self, last: &BackupRecord, first: Option<&BackupRecord>) -> Result<MergeReport> {
+        let options = MergeOptions {
+            last: last.clone(),
+            first: first.cloned(),
+            compression: None,
+            gentleness: Gentleness::full_speed(),
+            state: self.scratch.path("state"),
+        };
+        merge(&self.repository, &options, &Progress::new(), &CancelToken::new())
     }
 
     /// Compares two backups.

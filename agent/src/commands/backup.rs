@@ -7,7 +7,10 @@ use blkdelta_core::error::{Error, ErrorKind, Result};
 use blkdelta_core::local_state;
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, Group, backup_group};
 use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport};
+use blkdelta_core::repository::Repository;
 use blkdelta_core::units::format_size;
+use serde::Serialize;
 
 use crate::cli::{BackupArgs, ConsistencyArgs};
 use crate::context::Context;
@@ -31,10 +34,46 @@ pub fn run(context: &Context, args: &BackupArgs) -> Result<Exit> {
         Ok(())
     });
     drop(view);
+    let (reports, shortened) = shorten(context, args, &repository, &running.gentleness, reports);
     // What was committed before a later volume failed is told too.
     tell(context, args.group, &reports)?;
     done?;
-    Ok(if reports.iter().any(|report| report.alarm.is_some()) { Exit::Doubtful } else { Exit::Done })
+    shortened?;
+    Ok(if reports.iter().any(|done| done.report.alarm.is_some()) { Exit::Doubtful } else { Exit::Done })
+}
+
+/// A backup, and the merge that bounded its chain.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    report: BackupReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    merged: Option<MergeReport>,
+}
+
+/// Bounds the chains of the new backups; these are told whatever becomes of that.
+fn shorten(
+    context: &Context,
+    args: &BackupArgs,
+    repository: &Repository,
+    gentleness: &Gentleness,
+    reports: Vec<BackupReport>,
+) -> (Vec<Told>, Result<()>) {
+    let mut told: Vec<Told> = reports.into_iter().map(|report| Told { report, merged: None }).collect();
+    let Some(longest) = args.max_chain else { return (told, Ok(())) };
+    let done = told.iter_mut().try_for_each(|told| {
+        let options = MergeOptions {
+            last: told.report.record.clone(),
+            first: None,
+            compression: args.compression,
+            gentleness: gentleness.clone(),
+            state: local_state::default_folder()?,
+        };
+        let longest = usize::from(longest);
+        told.merged = merge::shorten(repository, longest, &options, &context.progress, &context.cancel)?;
+        Ok(())
+    });
+    (told, done)
 }
 
 fn check_sources(args: &BackupArgs) -> Result<()> {
@@ -92,12 +131,15 @@ fn consistency(args: &ConsistencyArgs, backup: &BackupArgs) -> Result<Consistenc
 }
 
 /// A group's JSON is an array.
-fn tell(context: &Context, group: bool, reports: &[BackupReport]) -> Result<()> {
+fn tell(context: &Context, group: bool, reports: &[Told]) -> Result<()> {
     match reports {
         _ if context.json && group => report::json(&reports),
         [only] if context.json => report::json(only),
         _ if context.json => Ok(()),
-        _ => reports.iter().try_for_each(|done| report::line(&text(done))),
+        _ => reports.iter().try_for_each(|done| {
+            report::line(&text(&done.report))?;
+            done.merged.as_ref().map_or(Ok(()), |merged| report::line(&super::merge::text(merged)))
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod init;
 pub mod limits;
 pub mod list;
+pub mod merge;
 pub mod restore;
 pub mod scan;
 pub mod show;

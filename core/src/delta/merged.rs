@@ -41,6 +41,25 @@ pub struct BlockPlan {
     pub digests: Vec<GrainDigest>,
 }
 
+/// What the upper part of a chain says of a block.
+pub struct PartialBlock {
+    /// Where its bytes are. Grains in no run are zero or inherited.
+    pub plan: BlockPlan,
+    /// Grains that are what they were below.
+    pub inherited: GrainSet,
+}
+
+/// What deltas say of a block.
+struct Said {
+    plan: BlockPlan,
+    /// Grains of which nothing was said.
+    open: GrainSet,
+    /// Whether anything was said.
+    spoken: bool,
+    /// Whether an older delta knew the block only in another length, or not at all: nothing is inherited through it.
+    cut: bool,
+}
+
 /// The merged index of a chain, newest delta first, oldest (the full) last.
 pub struct MergedIndex {
     cursors: Vec<IndexCursor>,
@@ -57,6 +76,32 @@ impl MergedIndex {
 
     /// The plan of a block; blocks must be asked for in ascending order.
     pub fn block(&mut self, index: BlockIndex) -> Result<BlockPlan> {
+        let said = self.said(index)?;
+        if said.open.is_empty() { Ok(said.plan) } else { Err(self.incomplete(&said.plan)) }
+    }
+
+    /// What these deltas say of a block, if they are only the upper part of a chain; `None` when they do not speak of it.
+    pub fn partial(&mut self, index: BlockIndex) -> Result<Option<PartialBlock>> {
+        let Said { plan, open, spoken, cut } = self.said(index)?;
+        if cut && !open.is_empty() {
+            return Err(self.incomplete(&plan));
+        }
+        Ok(spoken.then_some(PartialBlock { plan, inherited: open }))
+    }
+
+    /// The first block at or after `block` that any of the deltas speaks of.
+    pub fn next_spoken(&mut self, block: BlockIndex) -> Result<Option<BlockIndex>> {
+        let end = self.geometry.block_count();
+        let mut next = None;
+        for cursor in &mut self.cursors {
+            let found = cursor.next_block(block)?.filter(|found| *found < end);
+            next = [next, found].into_iter().flatten().min();
+        }
+        Ok(next)
+    }
+
+    /// Newest first, until every grain is spoken of or nothing older may be believed.
+    fn said(&mut self, index: BlockIndex) -> Result<Said> {
         let len = self.geometry.block_len(index);
         let grains = self.geometry.grains_in(len);
         let digests = vec![GrainDigest::ZERO; to_usize(u64::from(grains))];
@@ -64,25 +109,38 @@ impl MergedIndex {
         let mut open = GrainSet::empty(grains);
         (0..grains).for_each(|grain| open.insert(grain));
         let end = self.geometry.block_offset(index) + u64::from(len);
+        let (mut spoken, mut cut) = (false, false);
         for (number, cursor) in self.cursors.iter_mut().enumerate() {
             if cursor.reader().header().geometry.volume_size() < end {
+                cut = true;
                 break;
             }
             let geometry = &self.geometry;
-            match cursor.seek(index)? {
+            let entry = cursor.seek(index)?;
+            spoken |= entry.is_some();
+            match entry {
                 None => {}
-                Some(IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. }) => return Ok(plan),
-                Some(IndexEntry::Grains(entry)) if entry.len != len => break,
+                Some(IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. }) => {
+                    open = GrainSet::empty(grains);
+                }
+                Some(IndexEntry::Grains(entry)) if entry.len != len => {
+                    cut = true;
+                    break;
+                }
                 Some(IndexEntry::Grains(entry)) => resolve(geometry, &mut plan, &mut open, number, entry),
             }
             if open.is_empty() {
-                return Ok(plan);
+                break;
             }
         }
+        Ok(Said { plan, open, spoken, cut })
+    }
+
+    fn incomplete(&self, plan: &BlockPlan) -> Error {
         let path = self.cursors.last().map(|cursor| cursor.reader().object().display()).unwrap_or_default();
-        Err(Error::damaged(format!("the chain does not hold all of block {index}"))
+        Error::damaged(format!("the chain does not hold all of block {}", plan.index))
             .path(path)
-            .at(self.geometry.block_offset(index), u64::from(len)))
+            .at(self.geometry.block_offset(plan.index), u64::from(plan.len))
     }
 
     /// How many blocks from `block` on lie in one zero range, with nothing newer over them; 0 when `block` does not.

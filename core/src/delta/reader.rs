@@ -10,8 +10,19 @@ use crate::format::delta::{
 use crate::format::index::{
     IndexEntry, SegmentLine, TABLE_PAGE_ENTRIES, decode_segment, decode_table_page, table_page,
 };
+use crate::format::repository_config::Codec;
 use crate::geometry::{BlockIndex, to_usize};
 use crate::storage::ObjectReader;
+
+/// A frame before decompression.
+pub struct StoredFrame {
+    /// How it is compressed.
+    pub codec: Codec,
+    /// Bytes before compression.
+    pub raw_len: u32,
+    /// The compressed bytes.
+    pub payload: Vec<u8>,
+}
 
 /// An open delta.
 pub struct DeltaReader {
@@ -84,10 +95,19 @@ impl DeltaReader {
 
     /// The raw bytes of the frame at `offset`.
     pub fn frame(&self, offset: u64) -> Result<Vec<u8>> {
+        let raw = || {
+            let StoredFrame { codec, raw_len, payload } = self.read_frame(offset)?;
+            decompress(codec, payload, to_usize(u64::from(raw_len)))
+        };
+        raw().map_err(|error| error.path(self.object.display()).at(offset, 0))
+    }
+
+    /// The frame at `offset` as it is stored; its bytes are proven to be those that were written.
+    pub fn stored_frame(&self, offset: u64) -> Result<StoredFrame> {
         self.read_frame(offset).map_err(|error| error.path(self.object.display()).at(offset, 0))
     }
 
-    fn read_frame(&self, offset: u64) -> Result<Vec<u8>> {
+    fn read_frame(&self, offset: u64) -> Result<StoredFrame> {
         if offset.saturating_add(FRAME_HEADER_LEN as u64) > self.trailer.table_offset {
             return Err(Error::damaged("a frame is said to be beyond the delta's end"));
         }
@@ -97,7 +117,7 @@ impl DeltaReader {
         let mut payload = vec![0; to_usize(u64::from(header.stored_len))];
         self.object.read_exact_at(&mut payload, offset + FRAME_HEADER_LEN as u64)?;
         let codec = header.prove(&bytes, &payload, offset)?;
-        decompress(codec, payload, to_usize(u64::from(header.raw_len)))
+        Ok(StoredFrame { codec, raw_len: header.raw_len, payload })
     }
 
     /// Walks the index in block order.

@@ -37,6 +37,15 @@ pub struct Written {
     pub blake3: [u8; 32],
 }
 
+/// To which frames an entry may point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum References {
+    /// To the last frame of the entry before it, and to later ones.
+    Forward,
+    /// To any; the offsets of all frames are kept, 8 bytes for each MiB of data.
+    Any,
+}
+
 /// Writes one delta.
 pub struct DeltaWriter {
     out: Box<dyn ObjectWriter>,
@@ -47,6 +56,7 @@ pub struct DeltaWriter {
     /// Offsets of written frames from number `first_offset` on, as long as an entry may point to them.
     offsets: VecDeque<u64>,
     first_offset: u64,
+    references: References,
     segment: Vec<u8>,
     line: Option<SegmentLine>,
     lines: Vec<SegmentLine>,
@@ -54,7 +64,7 @@ pub struct DeltaWriter {
 
 impl DeltaWriter {
     /// Begins with the header.
-    pub fn begin(out: Box<dyn ObjectWriter>, header: &DeltaHeader) -> Result<Self> {
+    pub fn begin(out: Box<dyn ObjectWriter>, header: &DeltaHeader, references: References) -> Result<Self> {
         let mut writer = Self {
             out,
             offset: 0,
@@ -63,6 +73,7 @@ impl DeltaWriter {
             waiting_entries: VecDeque::new(),
             offsets: VecDeque::new(),
             first_offset: 0,
+            references,
             segment: Vec::new(),
             line: None,
             lines: Vec::new(),
@@ -113,9 +124,7 @@ impl DeltaWriter {
 
     fn next_ready_entry(&mut self) -> Option<IndexEntry> {
         let ready = match self.waiting_entries.front()? {
-            IndexEntry::Grains(entry) => {
-                entry.pieces.last().is_none_or(|piece| piece.frame < self.frames_written())
-            }
+            IndexEntry::Grains(entry) => entry.pieces.iter().all(|piece| piece.frame < self.frames_written()),
             IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. } => true,
         };
         if ready { self.waiting_entries.pop_front() } else { None }
@@ -123,8 +132,9 @@ impl DeltaWriter {
 
     fn put_entry(&mut self, mut entry: IndexEntry) -> Result<()> {
         if let IndexEntry::Grains(grains) = &mut entry {
-            // Later entries point to this entry's last frame or later ones.
-            while grains.pieces.first().is_some_and(|piece| piece.frame > self.first_offset) {
+            while self.references == References::Forward
+                && grains.pieces.first().is_some_and(|piece| piece.frame > self.first_offset)
+            {
                 self.offsets.pop_front();
                 self.first_offset += 1;
             }

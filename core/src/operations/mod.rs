@@ -12,6 +12,7 @@ mod collector;
 pub mod diff;
 pub mod gentleness;
 pub mod hinting;
+pub mod merge;
 mod plan;
 pub mod reading;
 pub mod restore;

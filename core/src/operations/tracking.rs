@@ -19,7 +19,7 @@ use super::plan::{Plan, Sample, Samples, Skipping};
 use crate::backup_id::{Sequence, Statistics};
 use crate::cancel::CancelToken;
 use crate::comparer::Comparer;
-use crate::delta::writer::{ChangeCounts, DeltaWriter, Written};
+use crate::delta::writer::{ChangeCounts, DeltaWriter, References, Written};
 use crate::digest::{BlockDigest, DigestKind, RootDigest};
 use crate::encoder::{Encoder, Gatherer};
 use crate::error::{Error, Result};
@@ -338,7 +338,7 @@ type WriterThread<'scope> = std::thread::ScopedJoinHandle<'scope, Option<DeltaWr
 
 impl DeltaPipe {
     fn open(output: DeltaOutput, geometry: Geometry) -> Result<Self> {
-        let writer = DeltaWriter::begin(output.out, &output.header)?;
+        let writer = DeltaWriter::begin(output.out, &output.header, References::Forward)?;
         Ok(Self { writer, geometry, compression: output.compression })
     }
 

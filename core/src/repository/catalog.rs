@@ -1,5 +1,7 @@
 //! Which backups there are: the records, and nothing else, say so.
 
+use std::cmp::Reverse;
+
 use jiff::Timestamp;
 
 use super::Repository;
@@ -42,19 +44,24 @@ impl Repository {
 
     fn read_volume(&self, volume: &str, catalog: &mut Catalog) -> Result<()> {
         let layout = VolumeLayout::new(volume)?;
+        let mut records = Vec::new();
         for name in self.storage().list(&layout.records())? {
             if is_unfinished(&name) {
                 continue;
             }
             let name = format!("{}/{name}", layout.records());
             match self.read_record(&name, volume) {
-                Ok(record) => catalog.records.push(record),
+                Ok(record) => records.push(record),
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
                     catalog.damaged.push(error);
                 }
                 Err(error) => return Err(error),
             }
         }
+        records.sort_by_key(|record| (record.sequence, Reverse(record.revision)));
+        // What a merge has written anew stands for the same state.
+        records.dedup_by_key(|record| record.sequence);
+        catalog.records.append(&mut records);
         Ok(())
     }
 
@@ -68,7 +75,7 @@ impl Repository {
         }
         let layout = VolumeLayout::new(volume)?;
         let belongs = record.volume == volume
-            && layout.record(record.sequence) == name
+            && layout.record(record.sequence, record.revision) == name
             && record.sequence > 0
             && record.schema_version > 0
             && is_right_in(&record.delta.name, &layout.deltas())
@@ -105,6 +112,10 @@ impl Repository {
             tracing::warn!(%error, "a record cannot be read; its backup is left out");
         }
         let mut records = catalog.records;
+        let merged_into = records
+            .iter()
+            .find(|record| steps.is_none() && record.was_merged_from(name))
+            .map(|record| record.backup_id);
         records.retain(|record| at.is_none_or(|at| record.taken_at <= at));
         let found = match steps {
             Some(steps) => {
@@ -117,7 +128,10 @@ impl Repository {
             let of = volume.map(|volume| format!(" of volume '{volume}'")).unwrap_or_default();
             Error::new(ErrorKind::NotFound, format!("no backup '{name}'{of}"))
                 .path(self.storage().display(""))
-                .hint("`blkdelta list` shows what is there")
+                .hint(match merged_into {
+                    Some(id) => format!("its state is gone: it was merged into {id}"),
+                    None => "`blkdelta list` shows what is there".to_owned(),
+                })
         })
     }
 }
@@ -153,7 +167,7 @@ fn one_volume(records: &[BackupRecord]) -> Result<()> {
 }
 
 fn one_prefix(records: Vec<BackupRecord>, prefix: &str) -> Result<Option<BackupRecord>> {
-    let mut fitting = records.into_iter().filter(|record| record.backup_id.to_string().starts_with(prefix));
+    let mut fitting = records.into_iter().filter(|record| record.answers_to(prefix));
     let first = fitting.next();
     if prefix.is_empty() || fitting.next().is_some() {
         let text = format!("'{prefix}' is the beginning of several ids");

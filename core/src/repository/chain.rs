@@ -44,8 +44,8 @@ impl Repository {
             let missing = || {
                 let text =
                     format!("backup {child} needs {} of '{}', which is not there", link.sequence, tip.volume);
-                let name =
-                    super::layout::VolumeLayout::new(&tip.volume).map(|layout| layout.record(link.sequence));
+                let name = super::layout::VolumeLayout::new(&tip.volume)
+                    .map(|layout| layout.record(link.sequence, 0));
                 Error::damaged(text).path(self.storage().display(&name.unwrap_or_default()))
             };
             records.push(parent.ok_or_else(missing)?.clone());

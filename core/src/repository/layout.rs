@@ -4,6 +4,7 @@
 //! config.json
 //! volumes/NAME/lock                              held by a run that writes
 //! volumes/NAME/records/0000000001.json           a backup, by sequence
+//! volumes/NAME/records/0000000001.0000000001.json  the same state, written anew by a merge: its revision
 //! volumes/NAME/deltas/0000000001-ID.delta
 //! volumes/NAME/manifests/0000000001-ID.manifest
 //! ```
@@ -100,10 +101,13 @@ impl VolumeLayout {
         format!("{}/manifests", self.folder)
     }
 
-    /// The record of a sequence.
+    /// The record of a sequence; that of a merge has its revision in its name.
     #[must_use]
-    pub fn record(&self, sequence: Sequence) -> String {
-        format!("{}/{sequence:010}.json", self.records())
+    pub fn record(&self, sequence: Sequence, revision: u32) -> String {
+        match revision {
+            0 => format!("{}/{sequence:010}.json", self.records()),
+            _ => format!("{}/{sequence:010}.{revision:010}.json", self.records()),
+        }
     }
 
     /// The delta of a backup.

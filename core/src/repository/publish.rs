@@ -52,7 +52,8 @@ impl Publisher<'_> {
                 let full = format!("{folder}/{name}");
                 // With a damaged record nobody knows which files it names, so only unfinished ones are surely dead.
                 let unnamed = folder != self.layout.records() && catalog.damaged.is_empty() && !named(&full);
-                if is_unfinished(&name) || (unnamed && sequence_of(&name) <= newest) {
+                let replaced = catalog.records.iter().any(|record| self.is_older_revision(record, &full));
+                if is_unfinished(&name) || replaced || (unnamed && sequence_of(&name) <= newest) {
                     tracing::info!(name = full, "removing what an interrupted run left");
                     storage.remove(&full)?;
                 } else if unnamed {
@@ -61,6 +62,11 @@ impl Publisher<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether this is a record whose place a merge took.
+    fn is_older_revision(&self, record: &BackupRecord, name: &str) -> bool {
+        (0..record.revision).any(|older| self.layout.record(record.sequence, older) == name)
     }
 
     /// Begins the delta of a backup; returns its name too.
@@ -82,7 +88,7 @@ impl Publisher<'_> {
     /// The commit point: the record appears, unless another writer was first with this sequence.
     pub fn commit(&self, record: &BackupRecord) -> Result<()> {
         let storage = self.repository.storage();
-        let name = self.layout.record(record.sequence);
+        let name = self.layout.record(record.sequence, record.revision);
         let outrun = |error: Error| match error.kind() {
             ErrorKind::AlreadyExists | ErrorKind::NotFound => {
                 Error::new(ErrorKind::Locked, "another writer has committed this backup's number first")
@@ -114,7 +120,7 @@ impl Publisher<'_> {
 
     /// Removes the files of a backup whose commit failed, unless its record appeared all the same.
     pub fn discard_uncommitted(&self, record: &BackupRecord) {
-        let name = self.layout.record(record.sequence);
+        let name = self.layout.record(record.sequence, record.revision);
         let appeared = match read_small(self.repository.storage(), &name, record::MAX_LEN) {
             Ok(bytes) => record::decode::<BackupRecord>(&bytes)
                 .map_or(true, |found| found.backup_id == record.backup_id),
@@ -123,6 +129,14 @@ impl Publisher<'_> {
         if !appeared {
             self.discard(record.sequence, record.backup_id);
         }
+    }
+
+    /// Removes a backup on which no other builds. A crash behind the record leaves files that do not count.
+    pub fn remove(&self, record: &BackupRecord) -> Result<()> {
+        let storage = self.repository.storage();
+        storage.remove(&self.layout.record(record.sequence, record.revision))?;
+        storage.remove(&record.delta.name)?;
+        storage.remove(&record.manifest.name)
     }
 
     /// Removes the files of a backup that will not be committed.

@@ -283,7 +283,7 @@ impl Attempt<'_> {
         statistics.throttled_s = governor.report().throttled_s;
         statistics.duration_s = begun.elapsed().as_secs_f64();
         Ok(BackupRecord {
-            schema_version: BackupRecord::SCHEMA_VERSION,
+            schema_version: BackupRecord::SCHEMA_UNMERGED,
             backup_id: prepared.id,
             volume: prepared.volume.clone(),
             identity: self.taken.source.identity().clone(),
@@ -310,6 +310,8 @@ impl Attempt<'_> {
             delta: StoredFile { name: delta_name, size: delta.size, blake3: to_hex(&delta.blake3) },
             manifest,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: 0,
+            replaces: Vec::new(),
         })
     }
 

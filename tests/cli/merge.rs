@@ -1,0 +1,96 @@
+//! `blkdelta merge` and `backup --max-chain`.
+
+use support::binary::Shell;
+use support::scratch::{assert_same_bytes, read, write};
+
+/// A volume with this many backups, each another state; the ids, oldest first, and the states.
+fn chain(shell: &Shell, count: u8) -> (Vec<String>, Vec<Vec<u8>>) {
+    let mut states = Vec::new();
+    let ids = (1..=count).map(|number| {
+        let mut bytes = vec![0; 300_000];
+        bytes[usize::from(number) * 20_000..][..50_000].fill(number);
+        write(&shell.scratch.path("db"), &bytes);
+        states.push(bytes);
+        shell.backup("db")["backup_id"].as_str().expect("an id").to_owned()
+    });
+    (ids.collect(), states)
+}
+
+fn assert_restores(shell: &Shell, id: &str, expected: &[u8]) {
+    let target = shell.scratch.path("restored");
+    let _ = std::fs::remove_file(&target);
+    let _ = shell.run(&["restore", id, "restored"]).exits(0);
+    assert_same_bytes(&read(&target), expected, id);
+}
+
+#[test]
+fn a_chain_becomes_a_full_that_still_answers_to_the_old_id() {
+    let shell = Shell::with_repository();
+    let (ids, states) = chain(&shell, 4);
+    let merged = shell.json(&["merge", &ids[2]]);
+    assert_eq!((merged["kind"].as_str(), merged["sequence"].as_u64()), (Some("full"), Some(3)));
+    assert_eq!(merged["removed"].as_array().map(Vec::len), Some(3));
+    for id in [&ids[2], merged["backup_id"].as_str().expect("an id")] {
+        assert_restores(&shell, id, &states[2]);
+    }
+    assert_restores(&shell, &ids[3], &states[3]);
+    shell.run(&["restore", &ids[0], "x"]).fails(1, &["no backup", "it was merged into"]);
+    assert_eq!(shell.json(&["list"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(shell.json(&["verify", "--data"])["ok"], true);
+    let next = shell.backup("db");
+    assert_eq!((next["kind"].as_str(), next["sequence"].as_u64()), (Some("incremental"), Some(5)));
+}
+
+#[test]
+fn a_run_of_incrementals_becomes_one() {
+    let shell = Shell::with_repository();
+    let (ids, states) = chain(&shell, 4);
+    let run = format!("{}..latest", ids[1]);
+    let merged = shell.json(&["merge", &run]);
+    assert_eq!(merged["kind"], "incremental");
+    assert_eq!(merged["parent"]["sequence"], 1);
+    assert_restores(&shell, "latest", &states[3]);
+    assert_restores(&shell, &ids[0], &states[0]);
+    assert_eq!(shell.json(&["list"]).as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn what_others_build_on_stays() {
+    let shell = Shell::with_repository();
+    let (ids, states) = chain(&shell, 3);
+    let since = shell.json(&["backup", "db", "--volume", "db", "--parent", &ids[1]]);
+    let merged = shell.json(&["merge", &ids[2]]);
+    let kept: Vec<_> =
+        merged["kept"].as_array().expect("an array").iter().map(|kept| &kept["backup_id"]).collect();
+    assert_eq!(kept, [ids[1].as_str(), ids[0].as_str()]);
+    for (id, state) in [(since["backup_id"].as_str().expect("an id"), &states[2]), (&ids[1], &states[1])] {
+        assert_restores(&shell, id, state);
+    }
+}
+
+#[test]
+fn backups_that_are_no_run_are_refused() {
+    let shell = Shell::with_repository();
+    let (ids, _) = chain(&shell, 2);
+    shell.run(&["merge", &ids[0]]).fails(2, &["alone", "HINT"]);
+    shell.run(&["merge", &format!("{}..{}", ids[1], ids[0])]).fails(2, &["does not build on", "HINT"]);
+    shell.run(&["merge", "ffff"]).fails(1, &["no backup"]);
+}
+
+#[test]
+fn a_chain_stays_as_short_as_it_is_wanted() {
+    let shell = Shell::with_repository();
+    let mut states = Vec::new();
+    for number in 1..=6 {
+        write(&shell.scratch.path("db"), &vec![number; 200_000]);
+        states.push(vec![number; 200_000]);
+        let done = shell.json(&["backup", "db", "--volume", "db", "--max-chain", "3"]);
+        assert_eq!(done["merged"].is_object(), number > 3, "backup {number}");
+    }
+    let listed = shell.json(&["list"]);
+    let kinds: Vec<_> = listed.as_array().expect("an array").iter().map(|record| &record["kind"]).collect();
+    assert_eq!(kinds, ["full", "incremental", "incremental"]);
+    for (back, state) in ["latest~2", "latest~1", "latest"].iter().zip(&states[3..]) {
+        assert_restores(&shell, back, state);
+    }
+}
