@@ -67,8 +67,10 @@ def test_diff_is_a_list_of_ranges(repo, volume, change):
     newer = repo.backup(volume, volume="db")
     ranges = repo.diff(older, newer.id)
     assert [(r.offset, r.length, r.kind) for r in ranges] == [(8192, 8192, "data"), (1 << 20, 16384, "zero")]
-    assert len(ranges) == 2 and ranges[1] == list(ranges)[1] != ranges[0]
+    assert len(ranges) == 2 and ranges[-1] == list(ranges)[1] != ranges[0]
     assert (ranges.report.older, ranges.report.newer, ranges.report.bytes_changed) == (older.id, newer.id, 24576)
     with pytest.raises(IndexError):
         ranges[2]
+    with pytest.raises(IndexError):
+        ranges[-3]
     assert repr(ranges) == "<ChangedRanges: 2 with 24.0 KiB>"

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use blkdelta_core::consistency::{Consistency, Hooks, MysqlOptions, PostgresOptions};
 use blkdelta_core::operations::DEFAULT_QUEUE_DEPTH;
-use blkdelta_core::operations::backup::{
-    BackupOptions, BackupReport, Group, KeepSnapshot, WantedKind, backup_group,
-};
+use blkdelta_core::operations::backup::{BackupOptions, Group, KeepSnapshot, WantedKind, backup_group};
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::snapshot::Wanted;
 use pyo3::prelude::*;
@@ -14,6 +12,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::error::wrong_use;
 use crate::limits;
+use crate::merge::{Told, max_chain};
 use crate::options::{BackupName, Options, Span};
 use crate::records::record;
 use crate::repository::Repository;
@@ -33,7 +32,8 @@ impl Repository {
     /// defaults of the command's flags:
     ///
     /// - `volume`: its name, HOST/NAME unless given; `kind`: auto, full, incremental or differential; `parent`: build on
-    ///   this backup instead of the newest; `tags`: labels; `compression`: instead of the repository's.
+    ///   this backup instead of the newest; `tags`: labels; `compression`: instead of the repository's; `max_chain`:
+    ///   afterwards merge the oldest backups of a chain that is longer than so many.
     /// - `allow_live`: read a source that others may write to; `new_identity`: accept another volume under this name;
     ///   `queue_depth`: reads in flight.
     /// - `hints`: auto, off, or a file with a map of changes; `hint_sample`, `rescan_every`: how hints are proven.
@@ -57,7 +57,7 @@ impl Repository {
     #[pyo3(
         signature = (source, **options),
         text_signature = "($self, source, *, volume=None, kind='auto', parent=None, tags=(), compression=None, \
-            allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
+            max_chain=None, allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
             rescan_every=None, snapshot='auto', snapshot_size='10%', keep_snapshot='auto', before_snapshot=None, \
             after_snapshot=None, freeze=(), freeze_timeout='30s', postgresql=None, mysql=None, latency_target=None, \
             bwlimit=None, iops_limit=None, write_limit=None, limit_at=(), min_rate=None, full_speed=False, \
@@ -89,7 +89,7 @@ impl Repository {
     #[pyo3(
         signature = (sources, **options),
         text_signature = "($self, sources, *, volumes=None, kind='auto', tags=(), compression=None, \
-            allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
+            max_chain=None, allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
             rescan_every=None, snapshot='auto', snapshot_size='10%', keep_snapshot='auto', before_snapshot=None, \
             after_snapshot=None, freeze=(), freeze_timeout='30s', postgresql=None, mysql=None, latency_target=None, \
             bwlimit=None, iops_limit=None, write_limit=None, limit_at=(), min_rate=None, full_speed=False, \
@@ -122,18 +122,21 @@ impl Repository {
         let running = limits::begin(&options, &self.state)?;
         let common = self.common(&options, &running.gentleness)?;
         let consistency = consistency(&options, &sources)?;
+        let longest = max_chain(&options)?;
         let watch = options.watch()?;
         options.finish()?;
         let of_volume = |(source, volume)| BackupOptions { source, volume, ..common.clone() };
         let group = Group { volumes: sources.into_iter().map(of_volume).collect(), consistency };
-        let mut reports = Vec::new();
+        let mut reports: Vec<Told> = Vec::new();
         let done = watch.run(py, |progress, cancel| {
             backup_group(&core, &group, progress, cancel, &mut |report| {
-                reports.push(report);
+                reports.push(Told { report, merged: None });
                 Ok(())
-            })
+            })?;
+            let Some(longest) = longest else { return Ok(()) };
+            reports.iter_mut().try_for_each(|told| told.shorten(&core, longest, &common, progress, cancel))
         });
-        let reports = reports.iter().map(|report: &BackupReport| record(py, "BackupReport", report));
+        let reports = reports.iter().map(|told| record(py, "BackupReport", told));
         let reports = reports.collect::<PyResult<Vec<_>>>()?;
         if let Err(error) = &done {
             error.value(py).setattr("committed", reports.clone())?;

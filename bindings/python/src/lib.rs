@@ -15,6 +15,7 @@ mod diff;
 mod error;
 mod limits;
 mod list;
+mod merge;
 mod options;
 mod progress;
 mod ranges;

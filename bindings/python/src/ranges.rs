@@ -49,7 +49,7 @@ pub fn kind_name(kind: RangeKind) -> &'static str {
 }
 
 /// The changed ranges of a volume, in order: a sequence of `ChangedRange`, with the `report` of what was compared.
-#[pyclass(frozen, sequence, module = "blkdelta")]
+#[pyclass(frozen, module = "blkdelta")]
 pub struct ChangedRanges {
     ranges: Arc<Vec<CoreRange>>,
     /// What was compared, and the totals.
@@ -70,8 +70,10 @@ impl ChangedRanges {
         self.ranges.len()
     }
 
-    fn __getitem__(&self, index: usize) -> PyResult<ChangedRange> {
-        let range = self.ranges.get(index).map(ChangedRange::from);
+    fn __getitem__(&self, index: isize) -> PyResult<ChangedRange> {
+        let count = self.ranges.len();
+        let index = if index < 0 { count.checked_add_signed(index) } else { usize::try_from(index).ok() };
+        let range = index.and_then(|index| self.ranges.get(index)).map(ChangedRange::from);
         range.ok_or_else(|| PyIndexError::new_err("there are fewer ranges"))
     }
 

@@ -6,7 +6,7 @@ use blkdelta_core::backup_id::BackupRecord;
 use blkdelta_core::operations::reading::BackupReader;
 use blkdelta_core::units::format_size;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyMemoryView, PyTuple};
 
@@ -71,7 +71,9 @@ impl Reader {
             let text = format!("reading {length} bytes at {offset}, beyond the end of the volume");
             return Err(wrong_use(text, &format!("the volume has {} bytes", core.size())));
         }
-        let mut bytes = vec![0; length];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length).map_err(|error| PyMemoryError::new_err(error.to_string()))?;
+        bytes.resize(length, 0);
         let mut at = offset;
         for piece in bytes.chunks_mut(PIECE) {
             py.detach(|| core.read_at(at, piece)).or_raise()?;

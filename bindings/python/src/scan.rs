@@ -10,6 +10,7 @@ use blkdelta_core::operations::running::Running;
 use blkdelta_core::operations::scan::{ScanOptions, scan as core_scan};
 use blkdelta_core::storage::ObjectWriter;
 use blkdelta_core::storage::local::FileReplacer;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -39,7 +40,7 @@ struct State {
     core: Option<CoreChanges>,
     report: Option<Py<PyAny>>,
     told: Instant,
-    _running: Running,
+    running: Option<Running>,
 }
 
 impl Changes {
@@ -51,7 +52,8 @@ impl Changes {
     fn step(&self, py: Python<'_>) -> PyResult<Waited> {
         let waited =
             py.detach(|| self.with(|state| state.core.as_mut().map(|core| core.next_within(PATIENCE))));
-        waited.map_or(Ok(Waited::End), OrRaise::or_raise)
+        let closed = || PyValueError::new_err("the scan was closed before it came to its end");
+        waited.ok_or_else(closed)?.or_raise()
     }
 
     fn take(&self, py: Python<'_>) -> PyResult<Option<Change>> {
@@ -74,7 +76,10 @@ impl Changes {
         let report = self.with(|state| state.core.as_ref().and_then(|core| core.report().cloned()));
         if let Some(report) = report {
             let report = record(py, "ScanReport", &report)?.unbind();
-            self.with(|state| state.report = Some(report));
+            self.with(|state| {
+                state.report = Some(report);
+                state.running = None;
+            });
         }
         Ok(())
     }
@@ -96,8 +101,11 @@ impl Changes {
 
     /// Ends the scan; what was not taken is told again by the next one.
     fn close(&self, py: Python<'_>) {
+        if self.with(|state| state.report.is_some()) {
+            return;
+        }
         self.watch.cancel.cancel();
-        py.detach(|| drop(self.with(|state| state.core.take())));
+        py.detach(|| drop(self.with(|state| (state.core.take(), state.running.take()))));
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -152,7 +160,7 @@ pub fn scan(source: PathBuf, options: Option<&Bound<'_, PyDict>>) -> PyResult<Ch
     let watch = options.watch()?;
     options.finish()?;
     let core = CoreChanges::of_scan(scanning, &watch.progress, &watch.cancel).or_raise()?;
-    let state = State { core: Some(core), report: None, told: Instant::now(), _running: running };
+    let state = State { core: Some(core), report: None, told: Instant::now(), running: Some(running) };
     Ok(Changes { source, state: Mutex::new(state), watch })
 }
 

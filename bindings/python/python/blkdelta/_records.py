@@ -180,7 +180,34 @@ class Backup(Statistics):
     tags: tuple[str, ...]
 
     def _about(self) -> str:
-        return f" {self.id[:12]} of {self.volume!r}, {self.kind}, number {self.sequence}, {_size(self.bytes_changed)} changed"
+        changed = _size(self.bytes_changed)
+        return f" {self.id[:12]} of {self.volume!r}, {self.kind}, number {self.sequence}, {changed} changed"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class KeptBackup(Record):
+    """A backup that stays although it was merged, because others need it."""
+
+    id: str
+    reason: str
+
+    def _about(self) -> str:
+        return f" {self.id[:12]}: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class MergeReport(Backup):
+    """What a merge did: the record of the merged backup, and what became of the others. Sizes in bytes."""
+
+    bytes_copied: int
+    """Bytes of frames that were copied as they are."""
+    bytes_encoded: int
+    """Bytes of grains that were encoded anew."""
+    removed: tuple[str, ...]
+    """Ids of the backups that were removed, newest first."""
+    kept: tuple[KeptBackup, ...]
+    warnings: tuple[str, ...]
+    throttle: Throttle
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -191,6 +218,8 @@ class BackupReport(Backup):
     throttle: Throttle
     alarm: str | None
     """A hint was proven wrong; the volume was then read in full."""
+    merged: MergeReport | None
+    """The merge that bounded its chain (`max_chain`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
