@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use blkdelta_core::operations::apply::apply as core_apply;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, Py, PyAny, PyResult, Python, pyfunction};
 
 use crate::progress::{CancelToken, Watch};
 use crate::records::record;

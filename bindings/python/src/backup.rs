@@ -7,7 +7,7 @@ use blkdelta_core::operations::DEFAULT_QUEUE_DEPTH;
 use blkdelta_core::operations::backup::{BackupOptions, Group, KeepSnapshot, WantedKind, backup_group};
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::snapshot::Wanted;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyAnyMethods, PyResult, Python, pymethods};
 use pyo3::types::{PyDict, PyString};
 
 use crate::error::wrong_use;

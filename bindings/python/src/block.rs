@@ -7,7 +7,7 @@
 use std::ffi::c_int;
 
 use pyo3::exceptions::PyBufferError;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyErr, PyResult, Python, pyclass, pymethods};
 use pyo3::types::PyMemoryView;
 use pyo3::{PyClass, ffi};
 

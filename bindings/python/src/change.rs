@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use blkdelta_core::operations::change::Change as CoreChange;
 use blkdelta_core::units::format_size;
 use pyo3::ffi;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyResult, pyclass, pymethods};
 use pyo3::types::PyMemoryView;
 
 use crate::block::fill_view;

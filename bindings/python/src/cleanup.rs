@@ -1,9 +1,9 @@
 //! `cleanup`: what interrupted backups left.
 
 use blkdelta_core::operations::cleanup::cleanup;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyResult, Python, pymethods};
 
-use crate::error::OrRaise;
+use crate::error::run_briefly;
 use crate::records::record;
 use crate::repository::Repository;
 
@@ -18,7 +18,7 @@ impl Repository {
     #[pyo3(signature = (volume = None))]
     fn cleanup<'py>(&self, py: Python<'py>, volume: Option<&str>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let core = self.core()?;
-        let cleaned = py.detach(|| cleanup(&core, volume, &self.state)).or_raise()?;
+        let cleaned = run_briefly(py, || cleanup(&core, volume, &self.state))?;
         cleaned.iter().map(|volume| record(py, "CleanedVolume", volume)).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! `diff`: what changed between two backups.
 
 use blkdelta_core::operations::diff::diff;
-use pyo3::prelude::*;
+use pyo3::prelude::{PyResult, Python, pymethods};
 
 use crate::options::BackupName;
 use crate::progress::{CancelToken, Watch};

@@ -3,10 +3,11 @@
 //! A panic is a bug of ours. It becomes `InternalError` and not PyO3's `PanicException`, which no `except Exception` sees.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use blkdelta_core::error::{Error, ErrorKind, Result};
 use pyo3::call::PyCallArgs;
-use pyo3::prelude::*;
+use pyo3::prelude::{PyAnyMethods, PyErr, PyResult, Python};
 
 /// For `map_err`, and `?` on the core's results.
 pub fn raise(error: &Error) -> PyErr {
@@ -34,6 +35,13 @@ impl<T> OrRaise<T> for Result<T> {
     fn or_raise(self) -> PyResult<T> {
         self.map_err(|error| raise(&error))
     }
+}
+
+/// Runs something short of the core on this thread, without the interpreter's lock.
+pub fn run_briefly<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    // What the work leaves half changed when it panics is only its own: the core's values are locks and counters.
+    let done = py.detach(|| catch_unwind(AssertUnwindSafe(work)));
+    done.map_err(|panic| internal(&*panic))?.or_raise()
 }
 
 /// What the caller did wrong, found before the core was asked.

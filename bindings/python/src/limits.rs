@@ -7,10 +7,10 @@ use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::running::{self, Running};
 use blkdelta_core::throttle::Limits;
 use blkdelta_core::throttle::schedule::Window;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyAnyMethods, PyResult, Python, pyfunction};
 use pyo3::types::{PyDict, PyString};
 
-use crate::error::{OrRaise, wrong_use};
+use crate::error::{OrRaise, run_briefly, wrong_use};
 use crate::options::{Options, Rate};
 use crate::records::record;
 
@@ -92,7 +92,7 @@ impl Named {
 #[pyo3(signature = (*, state = None))]
 pub fn limits_show(py: Python<'_>, state: Option<PathBuf>) -> PyResult<Vec<Bound<'_, PyAny>>> {
     let state = state_folder(state)?;
-    let found = py.detach(|| running::list(&state)).or_raise()?;
+    let found = run_briefly(py, || running::list(&state))?;
     found.iter().map(|work| record(py, "RunningWork", work)).collect()
 }
 
@@ -116,6 +116,6 @@ pub fn limits_set<'py>(
         named.put_into(limits);
         Ok(())
     };
-    let changed = py.detach(|| running::change(&state, pid, &mut change)).or_raise()?;
+    let changed = run_briefly(py, || running::change(&state, pid, &mut change))?;
     changed.iter().map(|work| record(py, "RunningWork", work)).collect()
 }

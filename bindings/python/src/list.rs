@@ -2,10 +2,10 @@
 
 use std::ffi::CString;
 
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, IntoPyObject, PyAny, PyAnyMethods, PyErr, PyResult, Python, pymethods};
 use pyo3::types::PyIterator;
 
-use crate::error::OrRaise;
+use crate::error::run_briefly;
 use crate::options::{BackupName, Moment};
 use crate::records::record;
 use crate::repository::Repository;
@@ -21,7 +21,7 @@ impl Repository {
     #[pyo3(signature = (volume = None))]
     fn list<'py>(&self, py: Python<'py>, volume: Option<&str>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let core = self.core()?;
-        let catalog = py.detach(|| core.catalog(volume)).or_raise()?;
+        let catalog = run_briefly(py, || core.catalog(volume))?;
         for error in &catalog.damaged {
             let category = py.import("blkdelta._errors")?.getattr("DamageWarning")?;
             let text = CString::new(error.full_text().replace('\0', " "))?;
@@ -48,7 +48,7 @@ impl Repository {
         at: Option<Moment>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let core = self.core()?;
-        let found = py.detach(|| core.resolve(&id.0, volume, at.map(|at| at.0))).or_raise()?;
+        let found = run_briefly(py, || core.resolve(&id.0, volume, at.map(|at| at.0)))?;
         record(py, "Backup", &found)
     }
 
@@ -58,7 +58,7 @@ impl Repository {
     /// ['db']
     fn volumes(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let core = self.core()?;
-        py.detach(|| core.volumes()).or_raise()
+        run_briefly(py, || core.volumes())
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {

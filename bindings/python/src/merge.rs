@@ -6,7 +6,7 @@ use blkdelta_core::operations::backup::{BackupOptions, BackupReport};
 use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::Repository as CoreRepository;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyResult, Python, pymethods};
 use pyo3::types::PyDict;
 use serde::Serialize;
 

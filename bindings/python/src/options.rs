@@ -15,7 +15,10 @@ use blkdelta_core::operations::hinting::HintChoice;
 use blkdelta_core::units;
 use jiff::Timestamp;
 use pyo3::exceptions::PyTypeError;
-use pyo3::prelude::*;
+use pyo3::prelude::{
+    Borrowed, Bound, FromPyObject, FromPyObjectOwned, Py, PyAny, PyAnyMethods, PyDictMethods, PyErr,
+    PyListMethods, PyResult, PyStringMethods, PyTypeMethods, Python,
+};
 use pyo3::types::PyDict;
 
 use crate::error::{OrRaise, wrong_use};

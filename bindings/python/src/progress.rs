@@ -14,7 +14,7 @@ use blkdelta_core::cancel::CancelToken as CoreToken;
 use blkdelta_core::error::Result;
 use blkdelta_core::progress::Progress as CoreProgress;
 use blkdelta_core::units::format_size;
-use pyo3::prelude::*;
+use pyo3::prelude::{Py, PyAny, PyResult, Python, pyclass, pymethods};
 
 use crate::error::{OrRaise, internal};
 

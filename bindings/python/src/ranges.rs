@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use blkdelta_core::operations::{ChangedRange as CoreRange, RangeKind};
 use blkdelta_core::units::format_size;
 use pyo3::exceptions::PyIndexError;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, Py, PyAny, PyResult, pyclass, pymethods};
 
 /// A range of a volume that changed, in bytes.
 #[pyclass(frozen, eq, hash, get_all, module = "blkdelta")]

@@ -7,11 +7,11 @@ use blkdelta_core::operations::reading::BackupReader;
 use blkdelta_core::units::format_size;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyResult, Python, pyclass, pymethods};
 use pyo3::types::{PyMemoryView, PyTuple};
 
 use crate::block::view_of;
-use crate::error::{OrRaise, wrong_use};
+use crate::error::{run_briefly, wrong_use};
 use crate::options::{BackupName, Moment};
 use crate::records::record;
 use crate::repository::Repository;
@@ -54,7 +54,7 @@ impl Repository {
             let backup = core.resolve(&id.0, volume, at.map(|at| at.0))?;
             Ok((BackupReader::open(&core, &backup)?, backup))
         };
-        let (reader, backup) = py.detach(open).or_raise()?;
+        let (reader, backup) = run_briefly(py, open)?;
         Ok(Reader { core: Mutex::new(Some(Arc::new(reader))), backup })
     }
 }
@@ -76,7 +76,7 @@ impl Reader {
         bytes.resize(length, 0);
         let mut at = offset;
         for piece in bytes.chunks_mut(PIECE) {
-            py.detach(|| core.read_at(at, piece)).or_raise()?;
+            run_briefly(py, || core.read_at(at, piece))?;
             at += piece.len() as u64;
             py.check_signals()?;
         }

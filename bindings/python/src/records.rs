@@ -1,7 +1,7 @@
 //! Reports and records of the core as objects of Python: their JSON, read by the dataclasses of `_records.py`.
 
 use blkdelta_core::error::Error;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyAnyMethods, PyResult, Python};
 use serde::Serialize;
 
 use crate::error::OrRaise;

@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use blkdelta_core::repository::{InitOptions, Repository as CoreRepository};
 use pyo3::exceptions::PyValueError;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyResult, Python, pyclass, pymethods};
 use pyo3::types::PyDict;
 
-use crate::error::OrRaise;
+use crate::error::run_briefly;
 use crate::limits::state_folder;
 use crate::options::Options;
 
@@ -56,7 +56,7 @@ impl Repository {
     #[staticmethod]
     #[pyo3(signature = (path, *, state = None))]
     fn open(py: Python<'_>, path: PathBuf, state: Option<PathBuf>) -> PyResult<Self> {
-        let core = py.detach(|| CoreRepository::open_local(&path)).or_raise()?;
+        let core = run_briefly(py, || CoreRepository::open_local(&path))?;
         Self::of(core, path, state)
     }
 
@@ -85,7 +85,7 @@ impl Repository {
         let options = Options::new(format)?;
         let format = format_options(&options)?;
         options.finish()?;
-        let core = py.detach(|| CoreRepository::init_local(&path, format)).or_raise()?;
+        let core = run_briefly(py, || CoreRepository::init_local(&path, format))?;
         Self::of(core, path, state)
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use blkdelta_core::error::Error;
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreTarget, restore};
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyAnyMethods, PyResult, Python, pymethods};
 use pyo3::types::PyDict;
 
 use crate::error::{raise, wrong_use};

@@ -11,7 +11,7 @@ use blkdelta_core::operations::scan::{ScanOptions, scan as core_scan};
 use blkdelta_core::storage::ObjectWriter;
 use blkdelta_core::storage::local::FileReplacer;
 use pyo3::exceptions::PyValueError;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, Py, PyAny, PyResult, Python, pyclass, pyfunction, pymethods};
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::backup::queue_depth;

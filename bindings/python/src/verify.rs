@@ -1,7 +1,7 @@
 //! `verify`: is what is stored whole?
 
 use blkdelta_core::operations::verify::verify;
-use pyo3::prelude::*;
+use pyo3::prelude::{Bound, PyAny, PyResult, Python, pymethods};
 use pyo3::types::PyDict;
 
 use crate::limits;
