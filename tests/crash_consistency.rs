@@ -15,6 +15,7 @@ use blkdelta_core::storage::memory::MemoryStorage;
 use blkdelta_core::sys::faults as points;
 use faults::journal::Journal;
 use faults::lab::{Lab, VOLUME, format, image, restored};
+use faults::pruning::{KEPT, Pruning, prune_all};
 use faults::{Fault, alone, for_every_call};
 
 /// Lets a backup die at every call it makes, on top of `before` backups.
@@ -242,4 +243,94 @@ fn a_run_that_starts_while_another_commits_takes_no_file_from_it() {
     assert_eq!(error.kind(), ErrorKind::Locked, "{error:?}");
     assert_sound(&Journal::replay(&journal.steps()), &[1], "after the race");
     assert_eq!(journal.names().len(), 4, "the loser cleans up behind itself: {:?}", journal.names());
+}
+
+#[test]
+fn a_prune_may_die_at_any_call() {
+    let _alone = alone();
+    let pruning = Pruning::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for_every_call(|nth| {
+        let fault = Fault::dead(nth);
+        pruning.lab.put_back(&pruning.saved);
+        let (result, fired) = fault.during(|| pruning.prune());
+        let context = format!("{fault:?}");
+        let left = pruning.assert_whole(&context);
+        assert!(left.ends_with(&KEPT) && (result.is_err() || left == KEPT), "{context}: {left:?}");
+        seen.insert(left);
+        pruning.assert_can_be_ended(&context);
+        fired
+    });
+    // Children go before their parents.
+    let states = [vec![1, 2, 3, 4, 5], vec![1, 2, 4, 5], vec![1, 4, 5], vec![4, 5]];
+    assert_eq!(seen, states.into_iter().collect());
+}
+
+/// What is durable is a prefix of what was done: the record's removal is synced before its files go.
+#[test]
+fn a_record_is_gone_for_good_before_its_files_go() {
+    let _alone = alone();
+    let pruning = Pruning::new();
+    pruning.lab.put_back(&pruning.saved);
+    points::count();
+    pruning.prune().unwrap();
+    let calls = points::disarm_ordered();
+    let removals: Vec<usize> = (0..calls.len()).filter(|at| calls[*at] == "unlink").collect();
+    assert!(removals.len() >= 9, "three files of each of three backups: {calls:?}");
+    for at in removals {
+        assert_eq!(calls.get(at + 1), Some(&"fsync_dir"), "a removal is not made durable: {calls:?}");
+    }
+}
+
+#[test]
+fn every_prefix_of_a_prune_is_a_sound_repository() {
+    let _alone = alone();
+    let journal = Journal::new();
+    let writer = Writer::new(journal.clone());
+    let kinds =
+        [WantedKind::Full, WantedKind::Auto, WantedKind::Differential, WantedKind::Full, WantedKind::Auto];
+    for (generation, kind) in (1..).zip(kinds) {
+        writer.backup(generation, kind).unwrap();
+    }
+    let before = journal.steps().len();
+    assert_eq!(prune_all(&writer.repository).unwrap().removed, 3);
+    let steps = journal.steps();
+    assert_eq!(steps.len(), before + 9, "record, delta and manifest of each");
+    for count in before..=steps.len() {
+        let context = format!("after {} of 9 removals", count - before);
+        let repository = Repository::open(Arc::new(Journal::replay(&steps[..count]))).unwrap();
+        for record in repository.catalog(Some(VOLUME)).unwrap().records {
+            assert!(restored(&repository, &record) == *image(record.sequence), "{context}");
+        }
+        assert_eq!(prune_all(&repository).unwrap().kept, 2, "{context}");
+        assert_eq!(
+            ["records", "deltas", "manifests"].map(|part| storage_list(&repository, part)),
+            [2; 3],
+            "{context}"
+        );
+    }
+}
+
+/// Without locks, a prune takes the parent of a backup that is being made.
+#[test]
+fn a_backup_whose_parent_was_removed_meanwhile_is_taken_back() {
+    let _alone = alone();
+    let journal = Journal::new();
+    let pruner = Writer::new(journal.clone());
+    for generation in 1..=2 {
+        pruner.backup(generation, WantedKind::Full).unwrap();
+    }
+    let old = pruner.repository.catalog(Some(VOLUME)).unwrap().records[0].backup_id.to_string();
+    let other = pruner.repository.clone();
+    let hooked = journal.with_hook(move |verb, name| {
+        if verb == "put_new" && name.contains("/records/") {
+            assert_eq!(prune_all(&other).unwrap().removed, 1);
+        }
+    });
+    pruner.lab.write_image(3);
+    let hooked = Repository::open(Arc::new(hooked)).unwrap();
+    let error = pruner.lab.backup_to(&hooked, WantedKind::Since(old)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error:?}");
+    assert_sound(&Journal::replay(&journal.steps()), &[2], "after the race");
+    assert_eq!(journal.names().len(), 4, "nothing is left over: {:?}", journal.names());
 }

@@ -16,6 +16,7 @@ use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::{RestoreOptions, restore};
 use blkdelta_core::progress::Progress;
 use faults::lab::{BLOCK, GRAIN, Lab, image};
+use faults::pruning::{KEPT, Pruning};
 use faults::scanning::Scanning;
 use faults::{Fault, alone, assert_sensible, for_every_call};
 
@@ -263,4 +264,52 @@ fn an_unreadable_sector_is_named_and_nothing_is_committed() {
 fn one_failed_read_is_repeated() {
     let _alone = alone();
     gets_round(Fault { sticky: false, ..Fault::always(3, libc::EIO, "read_") });
+}
+
+#[test]
+fn a_prune_that_failed_leaves_whole_backups_and_is_ended_by_the_next() {
+    let _alone = alone();
+    let pruning = Pruning::new();
+    for errno in [libc::EIO, libc::ENOSPC] {
+        let (mut untouched, mut halfway) = (0, 0);
+        for_every_call(|nth| {
+            let fault = Fault::once(nth, errno);
+            pruning.lab.put_back(&pruning.saved);
+            let (result, fired) = fault.during(|| pruning.prune());
+            let context = format!("{fault:?}");
+            let left = pruning.assert_whole(&context);
+            assert!(left.ends_with(&KEPT), "{context}: {left:?}");
+            match result {
+                Ok(_) => assert_eq!(left, KEPT, "{context}"),
+                Err(error) => assert_sensible(&error, &fault),
+            }
+            untouched += usize::from(left.len() == 5);
+            halfway += usize::from(left.len() > KEPT.len() && left.len() < 5);
+            pruning.assert_can_be_ended(&context);
+            fired
+        });
+        assert!(untouched > 20 && halfway > 5, "{untouched} before the first removal, {halfway} after it");
+    }
+}
+
+#[test]
+fn tags_are_the_old_ones_or_the_new_ones_whatever_fails() {
+    let _alone = alone();
+    let pruning = Pruning::new();
+    for errno in [libc::EIO, libc::ENOSPC] {
+        for_every_call(|nth| {
+            let fault = Fault::once(nth, errno);
+            pruning.lab.put_back(&pruning.saved);
+            let (result, fired) = fault.during(|| pruning.tag(5, "third"));
+            let tags = pruning.record(5).tags;
+            let is_new = tags == ["once", "twice", "third"];
+            assert!(is_new || tags == ["once", "twice"], "{fault:?}: {tags:?}");
+            match result {
+                Ok(_) => assert!(is_new, "{fault:?}"),
+                Err(error) => assert_sensible(&error, &fault),
+            }
+            assert_eq!(pruning.tag(5, "third").unwrap(), ["once", "twice", "third"], "{fault:?}");
+            fired
+        });
+    }
 }

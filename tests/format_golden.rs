@@ -34,9 +34,11 @@ use blkdelta_core::operations::restore::RestoreOptions;
 use blkdelta_core::operations::{apply, restore, verify};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::Repository;
+use blkdelta_core::repository::tags::TagsDocument;
 use blkdelta_core::storage::Storage;
 use blkdelta_core::storage::local::LocalStorage;
 use sha2::Digest as _;
+use support::scratch::copy_folder;
 
 /// One folder for each format version that was ever written.
 const VERSIONS: [&str; 2] = ["v1", "v2"];
@@ -144,6 +146,22 @@ fn a_record_with_every_key_is_read() {
     assert_eq!(position.mysql.unwrap().position, Some(2173));
     let again: BackupRecord = record::decode(&record::encode(&record).unwrap()).unwrap();
     assert_eq!(again, record);
+}
+
+/// Both generations put beside the record: the greater one counts, and today's encoder gives its bytes.
+#[test]
+fn tags_that_were_changed_later_are_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("volumes/golden%2Fvolume%201/tags");
+    copy_folder(&golden("v2").join("blake3-zstd"), scratch.path());
+    copy_folder(&golden("tags"), &folder);
+    let records = records(&Repository::open_local(scratch.path()).unwrap());
+    let tags: Vec<Vec<String>> = records.iter().map(|record| record.tags.clone()).collect();
+    assert_eq!(tags, [vec!["state 1"], vec!["state 2"], vec!["pin", "größe 1"]]);
+
+    let document = TagsDocument { schema_version: 1, backup_id: records[2].backup_id, tags: tags[2].clone() };
+    let name = format!("0000000003-{}-0000000002.json", records[2].backup_id);
+    assert_eq!(record::encode(&document).unwrap(), fs::read(folder.join(name)).unwrap());
 }
 
 /// The structures of `pinned.json`, made from the specification by `tests/golden/pinned.py`.

@@ -7,6 +7,7 @@ mod properties {
     pub mod changes;
     pub mod formats;
     pub mod hints;
+    pub mod retention;
     pub mod scans;
 
     use blkdelta_core::backup_id::Statistics;

@@ -14,7 +14,7 @@ use support::scratch::files_below;
 const FLOORS: [(&[&str], Neighbours); 9] = [
     (&["error"], Neighbours::Unknown),
     (&["geometry", "digest", "backup_id", "cancel", "progress", "units", "grain_set"], Neighbours::Allowed),
-    (&["flow", "sys", "format", "throttle"], Neighbours::Allowed),
+    (&["flow", "sys", "format", "throttle", "retention"], Neighbours::Allowed),
     (
         &["source", "snapshot", "consistency", "hint", "sink", "manifest", "delta", "storage"],
         Neighbours::Allowed,

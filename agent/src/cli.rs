@@ -2,6 +2,7 @@
 
 mod limits;
 mod reading;
+mod retention;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 
 pub use limits::{GentleArgs, LimitArgs, LimitsArgs, LimitsSetArgs, LimitsVerb};
 pub use reading::{ConsistencyArgs, ReadArgs, SnapshotArgs};
+pub use retention::{PruneArgs, TagArgs};
 
 /// Changed-block tracking and incremental backup of raw volumes.
 ///
@@ -64,6 +66,10 @@ pub enum Verb {
     Merge(MergeArgs),
     /// Put a delta from `scan` onto the image it was taken against.
     Apply(ApplyArgs),
+    /// Remove backups that no rule keeps; chains stay whole.
+    Prune(PruneArgs),
+    /// Give a backup tags, or take some away; the tag 'pin' keeps it for ever.
+    Tag(TagArgs),
     /// Show or change the limits of work that is running.
     Limits(LimitsArgs),
     /// Remove what interrupted backups left: unfinished files, snapshots.

@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         Verb::Merge(args) => commands::merge::run(&context, args),
         Verb::Apply(args) => commands::apply::run(&context, &args),
         Verb::Cleanup(args) => commands::cleanup::run(&context, &args),
+        Verb::Prune(args) => commands::prune::run(&context, &args),
+        Verb::Tag(args) => commands::tag::run(&context, &args),
         Verb::Limits(args) => commands::limits::run(&context, args),
     };
     let exit = result.unwrap_or_else(|error| {

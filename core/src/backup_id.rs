@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub type Sequence = u32;
 
 /// Random name of a backup, 16 bytes, written as 32 hexadecimal digits; any unique prefix will do on a command line.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackupId([u8; 16]);
 
 impl BackupId {

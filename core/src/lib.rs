@@ -52,6 +52,7 @@ pub mod operations;
 pub mod progress;
 pub mod reader;
 pub mod repository;
+pub mod retention;
 pub mod sink;
 pub mod snapshot;
 pub mod source;

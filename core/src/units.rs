@@ -4,6 +4,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use jiff::Span;
+
 use crate::error::{Error, ErrorKind, Result};
 
 const UNITS: [(&str, u64); 6] =
@@ -79,6 +81,16 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
     if time.is_zero() { Err(wrong(format!("a time of 0 makes no sense: '{text}'"))) } else { Ok(time) }
 }
 
+/// A stretch of the calendar from a text such as `24h`, `30d`, `6w`, `3mo` or `1y 6mo`: not 0, and forward.
+pub fn parse_span(text: &str) -> Result<Span> {
+    let wrong = || {
+        Error::new(ErrorKind::WrongUse, format!("'{text}' is not a stretch of time"))
+            .hint("write a number and h, d, w, mo or y, such as 24h, 30d or 1y 6mo")
+    };
+    let span: Span = text.parse().map_err(|source: jiff::Error| wrong().because(source))?;
+    if span.is_positive() { Ok(span) } else { Err(wrong()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +146,17 @@ mod tests {
             let error = parse_duration(wrong).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::WrongUse, "{wrong}");
             assert!(error.next_step().is_some(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn stretches_of_the_calendar_are_read_or_refused() {
+        assert_eq!(parse_span("30d").unwrap().get_days(), 30);
+        assert_eq!(parse_span("24h").unwrap().get_hours(), 24);
+        let long = parse_span("1y 6mo").unwrap();
+        assert_eq!((long.get_years(), long.get_months()), (1, 6));
+        for wrong in ["", "30", "0d", "-1d", "1d ago", "yesterday", "99999999999y"] {
+            assert_eq!(parse_span(wrong).unwrap_err().kind(), ErrorKind::WrongUse, "{wrong}");
         }
     }
 }

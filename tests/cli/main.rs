@@ -10,16 +10,21 @@ mod init;
 mod limits;
 mod list;
 mod merge;
+mod prune;
 mod restore;
 mod scan;
 mod show;
+mod tag;
 mod verify;
 
+use blkdelta_core::backup_id::BackupRecord;
+use blkdelta_core::format::record;
 use serde_json::Value;
 use support::binary::Shell;
+use support::scratch::{read, write};
 
 /// Every verb with the flags that are a contract.
-const VERBS: [(&str, &[&str]); 9] = [
+const VERBS: [(&str, &[&str]); 11] = [
     ("init", &["--digest", "--block-size", "--grain-size", "--compression", "--encrypt"]),
     (
         "backup",
@@ -45,6 +50,24 @@ const VERBS: [(&str, &[&str]); 9] = [
     ("restore", &["--volume", "--range", "--in-place", "--force", "--at", "--read-back"]),
     ("verify", &["--volume", "--data"]),
     ("apply", &["--force"]),
+    (
+        "prune",
+        &[
+            "--keep-last",
+            "--keep-hourly",
+            "--keep-daily",
+            "--keep-weekly",
+            "--keep-monthly",
+            "--keep-yearly",
+            "--keep-within",
+            "--keep-tag",
+            "--min-age",
+            "--time-zone",
+            "--volume",
+            "--dry-run",
+        ],
+    ),
+    ("tag", &["--add", "--remove", "--volume"]),
 ];
 
 /// A number of a report.
@@ -55,6 +78,14 @@ fn number(document: &Value, key: &str) -> u64 {
 /// A text of a report.
 fn text<'a>(document: &'a Value, key: &str) -> &'a str {
     document[key].as_str().unwrap_or_else(|| panic!("'{key}' is no text in {document}"))
+}
+
+/// Changes a stored record, into what another clock or another run would have written.
+fn rewrite_record(shell: &Shell, volume: &str, sequence: u64, change: impl FnOnce(&mut BackupRecord)) {
+    let path = shell.scratch.path(&format!("repo/volumes/{volume}/records/{sequence:010}.json"));
+    let mut document: BackupRecord = record::decode(&read(&path)).expect("a record");
+    change(&mut document);
+    write(&path, &record::encode(&document).expect("a record"));
 }
 
 fn assert_keys(document: &Value, keys: &[&str]) {

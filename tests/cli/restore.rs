@@ -6,7 +6,7 @@ use support::content::random_bytes;
 use support::model::Volume;
 use support::scratch::{assert_same_bytes, read};
 
-use super::{assert_keys, number, text};
+use super::{assert_keys, number, rewrite_record, text};
 
 /// Two backups; their states, and the report of the first.
 fn two_backups() -> (Shell, [Vec<u8>; 2], Value) {
@@ -117,6 +117,23 @@ fn at_means_the_state_that_was_taken_then_or_before() {
     shell.run(&["restore", "latest", "x", "--at", "2001-01-01T00:00:00Z"]).fails(1, &["latest"]);
     let _ = shell.run(&["restore", "latest", "x", "--at", "yesterday"]).exits(2);
     assert!(!shell.scratch.path("x").exists());
+}
+
+/// The first was taken at noon; then the clock went back by two hours, and the second was taken at eleven.
+#[test]
+fn at_takes_the_newest_by_number_when_the_clock_was_set_back() {
+    let (shell, states, _) = two_backups();
+    let volume = text(&shell.json(&["show", "latest"]), "volume").to_owned();
+    for (sequence, time) in [(1, "2026-05-01T12:00:00Z"), (2, "2026-05-01T11:00:00Z")] {
+        rewrite_record(&shell, &volume, sequence, |record| record.taken_at = time.parse().expect("a time"));
+    }
+    for (name, at) in [("between", "2026-05-01T11:30:00Z"), ("after", "2026-05-01T12:30:00Z")] {
+        let _ = shell.json(&["restore", "latest", name, "--at", at]);
+        assert_same_bytes(&read(&shell.scratch.path(name)), &states[1], name);
+    }
+    shell.run(&["restore", "latest", "x", "--at", "2026-05-01T10:30:00Z"]).fails(1, &["latest"]);
+    let _ = shell.json(&["restore", "latest", "newest"]);
+    assert_same_bytes(&read(&shell.scratch.path("newest")), &states[1], "latest is the newest by number");
 }
 
 #[test]

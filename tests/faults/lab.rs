@@ -211,11 +211,13 @@ impl Lab {
         assert_eq!(self.leftovers(), Vec::<PathBuf>::new(), "{context}: files that nobody needs");
     }
 
-    /// Files of the repository that no record names, and files of the local state beside the one manifest and
+    /// Files of the repository that no record names (of its tags only the newest generation counts), and files of the local state beside the one manifest and
     /// its lock, which stays.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let mut named: BTreeSet<PathBuf> =
-            ["config.json", "volumes/host%2Fdb/lock"].map(PathBuf::from).into();
+            ["config.json", "volumes/host%2Fdb/lock", "volumes/host%2Fdb/tags/lock"]
+                .map(PathBuf::from)
+                .into();
         for record in self.records() {
             let revision = match record.revision {
                 0 => String::new(),
@@ -226,6 +228,13 @@ impl Lab {
         }
         let mut repository = Files::new();
         collect(&self.path("repo"), Path::new(""), &mut repository);
+        for record in self.records() {
+            let begin = format!("volumes/host%2Fdb/tags/{:010}-{}-", record.sequence, record.backup_id);
+            let tags = repository.keys().filter(|name| name.to_string_lossy().starts_with(&begin));
+            named.extend(
+                tags.filter(|name| name.extension().is_some_and(|kind| kind == "json")).max().cloned(),
+            );
+        }
         let mut found: Vec<PathBuf> = repository.into_keys().filter(|name| !named.contains(name)).collect();
         let mut state = Files::new();
         collect(&self.path("state"), Path::new(""), &mut state);

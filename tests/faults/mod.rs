@@ -8,6 +8,7 @@
 pub mod hostile;
 pub mod journal;
 pub mod lab;
+pub mod pruning;
 pub mod scanning;
 pub mod watchdog;
 

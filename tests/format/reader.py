@@ -209,6 +209,7 @@ RECORD_KEYS = set(
     bytes_changed bytes_stored duration_s throttled_s complete tags delta manifest tool_version""".split()
 )
 SINCE_2 = set("snapshot group position".split())  # each may be absent
+SINCE_3 = set("revision replaces".split())
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 HEX16, HEX32 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
@@ -581,6 +582,12 @@ class Backup:
         self.repository, self.record = repository, record
         self.opened = {}
 
+    def names(self):
+        """Its id, and those of the backups with the same state that were merged into it."""
+        replaced = self.record.get("replaces", [])
+        same = [other["backup_id"] for other in replaced if other["sequence"] == self.record["sequence"]]
+        return [self.record["backup_id"], *same]
+
     def file(self, which):
         named = self.record[which]
         path = self.repository.path / named["name"]
@@ -717,15 +724,35 @@ class Repository:
                 continue
             record = read_document(path)
             version = record.get("schema_version")
-            supported_if(version in (1, 2), f"{path}: schema {version}")
-            keys = set(record) - (SINCE_2 if version >= 2 else set())
+            supported_if(version in (1, 2, 3), f"{path}: schema {version}")
+            keys = set(record) - (SINCE_2 if version >= 2 else set()) - (SINCE_3 if version >= 3 else set())
             supported_if(keys == RECORD_KEYS, f"{path}: keys {keys ^ RECORD_KEYS}")
             self.check_record(record, name, folder, path)
+            older = backups.get(record["sequence"])
+            if older is not None and older.record.get("revision", 0) > record.get("revision", 0):
+                continue
+            self.put_tags(record, folder)
             backups[record["sequence"]] = Backup(self, record)
         return backups
 
+    def put_tags(self, record, folder):
+        """Tags that were changed later (5.4)."""
+        begin = f"{record['sequence']:010}-{record['backup_id']}-"
+        names = [path for path in (folder / "tags").glob(f"{begin}*.json") if re.fullmatch(r"[0-9]{10}", path.stem[len(begin):])]
+        if not names:
+            return
+        path = max(names)
+        document = read_document(path)
+        supported_if(document.get("schema_version") == 1, f"{path}: schema {document.get('schema_version')}")
+        supported_if(set(document) == {"schema_version", "backup_id", "tags"}, f"{path}: keys")
+        damaged_unless(document["backup_id"] == record["backup_id"], f"{path}: tags that belong elsewhere")
+        damaged_unless(all(isinstance(tag, str) for tag in document["tags"]), f"{path}: tags")
+        record["tags"] = document["tags"]
+
     def check_record(self, record, name, folder, path):
-        place = path.name == f"{record['sequence']:010}.json" and record["sequence"] > 0
+        revision = record.get("revision", 0)
+        end = f".{revision:010}.json" if revision else ".json"
+        place = path.name == f"{record['sequence']:010}{end}" and record["sequence"] > 0
         damaged_unless(place and record["volume"] == name, f"{path}: a record that belongs elsewhere")
         cut = all(record[key] == self.config[key] for key in ("block_size", "grain_size", "digest"))
         damaged_unless(cut, f"{path}: cut or digest differ from config.json")
@@ -737,13 +764,16 @@ class Repository:
         want(HEX32, record["root"], f"{path}: root")
         for key in ("taken_at", "finished_at"):
             want(TIME, record[key], f"{path}: {key}")
+        for replaced in record.get("replaces", []):
+            damaged_unless(set(replaced) == {"backup_id", "sequence"}, f"{path}: replaces")
+            want(HEX16, replaced["backup_id"], f"{path}: replaces")
         damaged_unless((record["kind"] == "full") == (record["parent"] is None), f"{path}: kind and parent")
 
     def backups(self):
         return [backup for volume in self.volumes.values() for backup in volume.values()]
 
     def find(self, backup_id):
-        found = [backup for backup in self.backups() if backup.record["backup_id"].startswith(backup_id)]
+        found = [backup for backup in self.backups() if any(name.startswith(backup_id) for name in backup.names())]
         damaged_unless(len(found) == 1, f"{len(found)} backups begin with '{backup_id}'")
         return found[0]
 

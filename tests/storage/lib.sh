@@ -226,7 +226,7 @@ assert_sound() { # WHAT [ID...]: verify --data finds nothing
 
 stray_files() { # files of the repository that no record names
   local file name
-  find "$BLKDELTA_REPO" -type f ! -name config.json ! -name lock ! -path '*/records/*.json' | while read -r file; do
+  find "$BLKDELTA_REPO" -type f ! -name config.json ! -name lock ! -path '*/records/*.json' ! -path '*/tags/*.json' | while read -r file; do
     name=$(basename "$file")
     case $name in
       *.delta | *.manifest)

@@ -14,7 +14,7 @@ pub fn run(context: &Context, args: VerifyArgs) -> Result<Exit> {
     let repository = context.repository()?;
     let (records, damaged) = if args.ids.is_empty() {
         let catalog = repository.catalog(args.volume.as_deref())?;
-        (catalog.records, catalog.damaged)
+        (catalog.records, catalog.damaged.into_iter().chain(catalog.damaged_tags).collect())
     } else {
         let resolve = |id: &String| repository.resolve(id, args.volume.as_deref(), None);
         (args.ids.iter().map(resolve).collect::<Result<_>>()?, Vec::new())

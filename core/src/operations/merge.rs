@@ -15,7 +15,6 @@ mod layout;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::gentleness::Gentleness;
@@ -34,6 +33,7 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::chain::{Chain, ChainTable};
 use crate::repository::publish::Publisher;
+use crate::retention::PIN;
 use crate::sys::host;
 use crate::throttle::governor::{Throttle, ThrottleReport};
 use frames::Pipeline;
@@ -118,7 +118,10 @@ pub fn merge(
     if made.is_err() {
         publisher.discard(run.last().sequence, merging.id);
     }
-    let (record, counts) = made?;
+    let (mut record, counts) = made?;
+    // A pin is set before this, and seen, or behind it, on the new record.
+    let _tags = repository.lock_tags(volume)?;
+    record.tags = repository.resolve(&run.last().backup_id.to_string(), Some(volume), None)?.tags;
     if let Err(error) = publisher.commit(&record) {
         publisher.discard_uncommitted(&record);
         return Err(error);
@@ -227,23 +230,28 @@ impl Run {
         publisher.remove(self.last())?;
         removed.push(self.last().backup_id);
         for record in &self.records()[1..] {
-            let catalog = repository.catalog(Some(&record.volume))?;
-            let child = catalog.records.iter().find(|other| {
-                other.parent.is_some_and(|link| (link.sequence, link.root) == (record.sequence, record.root))
-            });
-            match child {
-                Some(child) => kept.push(KeptBackup {
-                    backup_id: record.backup_id,
-                    reason: format!("needed by {}", child.backup_id),
-                }),
+            match reason_to_keep(record, &repository.catalog(Some(&record.volume))?.records) {
+                Some(reason) => kept.push(KeptBackup { backup_id: record.backup_id, reason }),
                 None => {
                     publisher.remove(record)?;
                     removed.push(record.backup_id);
                 }
             }
         }
-        Ok(())
+        repository.sweep_orphaned_tags(&self.last().volume)
     }
+}
+
+/// Why a backup of the run stays, seeing all that are there now.
+fn reason_to_keep(record: &BackupRecord, all: &[BackupRecord]) -> Option<String> {
+    let is_child = |other: &&BackupRecord| {
+        other.parent.is_some_and(|link| (link.sequence, link.root) == (record.sequence, record.root))
+    };
+    let pinned = |other: &&BackupRecord| {
+        other.backup_id == record.backup_id && other.tags.iter().any(|tag| tag == PIN)
+    };
+    let needed = all.iter().find(is_child).map(|child| format!("needed by {}", child.backup_id));
+    needed.or_else(|| all.iter().find(pinned).map(|_| "it is pinned".to_owned()))
 }
 
 struct Merging<'a> {
@@ -360,7 +368,6 @@ impl Merging<'_> {
             backup_id: self.id,
             kind,
             parent: first.parent,
-            finished_at: Timestamp::now(),
             statistics,
             delta,
             manifest,

@@ -14,6 +14,7 @@ pub mod gentleness;
 pub mod hinting;
 pub mod merge;
 mod plan;
+pub mod prune;
 pub mod reading;
 pub mod restore;
 pub mod running;

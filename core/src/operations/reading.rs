@@ -46,10 +46,7 @@ impl BackupReader {
     /// `Damaged` when the chain contradicts itself, `Io` and `NotFound` of the storage.
     pub fn open(repository: &Repository, record: &BackupRecord) -> Result<Self> {
         let geometry = repository.geometry(record.size_bytes)?;
-        let chain = repository.chain(record)?;
-        let deltas = repository.deltas(&chain)?;
-        let table = repository.table(&chain)?;
-        table.prove_root()?;
+        let (deltas, table) = repository.open_whole(record)?;
         let held = (HELD_BYTES / to_usize(u64::from(geometry.block_size()))).max(HELD_MIN);
         Ok(Self {
             geometry,

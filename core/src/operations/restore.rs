@@ -113,10 +113,7 @@ pub fn restore(
     let geometry = repository.geometry(record.size_bytes)?;
     let range = check_range(&options, record)?;
     // All of the chain is opened before the target is touched.
-    let chain = repository.chain(record)?;
-    let deltas = repository.deltas(&chain)?;
-    let mut table = repository.table(&chain)?;
-    table.prove_root()?;
+    let (deltas, mut table) = repository.open_whole(record)?;
 
     let RestoreOptions { target, range: wanted, in_place, force, read_back, gentleness } = options;
     let (sink, path) = match target {

@@ -15,6 +15,7 @@ use crate::format::index::IndexEntry;
 use crate::geometry::to_usize;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::chain::missing_part;
 use crate::sink::comparing::ComparingSink;
 use crate::throttle::governor::ThrottleReport;
 
@@ -62,18 +63,22 @@ pub fn verify(
     let governor = gentleness.start(Some(&folder), None, true, progress)?;
     let repository = &repository.throttled(governor.throttle(), cancel);
     let mut problems: Vec<Problem> = unreadable.iter().map(|error| problem(None, error)).collect();
+    let mut removed = 0;
     for record in records {
         cancel.check()?;
-        match verify_one(repository, record, data, progress, cancel) {
+        let verified = verify_one(repository, record, data, progress, cancel);
+        match repository.unless_removed(record, verified) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            // A prune took it while others were looked at.
+            Err(error) if error.kind() == ErrorKind::NotFound => removed += 1,
             Err(error) => problems.push(problem(Some(record.backup_id), &error)),
         }
     }
     let throttle = governor.report();
     Ok(VerifyReport {
         ok: problems.is_empty(),
-        backups_checked: records.len() as u64,
+        backups_checked: records.len() as u64 - removed,
         data,
         problems,
         throttled_s: throttle.throttled_s,
@@ -130,7 +135,7 @@ fn verify_one(
 
 /// The manifest's bytes against the digest in the record.
 fn prove_manifest(repository: &Repository, record: &BackupRecord) -> Result<()> {
-    let object = repository.storage().open(&record.manifest.name)?;
+    let object = repository.storage().open(&record.manifest.name).map_err(missing_part)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     let mut at = 0;

@@ -18,6 +18,8 @@ pub struct Catalog {
     pub records: Vec<BackupRecord>,
     /// Records that exist but cannot be read.
     pub damaged: Vec<Error>,
+    /// Tags that were changed later and cannot be read; their backups are whole, and show the tags they were made with.
+    pub damaged_tags: Vec<Error>,
 }
 
 impl Repository {
@@ -55,18 +57,21 @@ impl Repository {
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
                     catalog.damaged.push(error);
                 }
+                // Removed after it was listed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
         records.sort_by_key(|record| (record.sequence, Reverse(record.revision)));
         // What a merge has written anew stands for the same state.
         records.dedup_by_key(|record| record.sequence);
+        catalog.damaged_tags.extend(self.read_tags(&layout, &mut records)?);
         catalog.records.append(&mut records);
         Ok(())
     }
 
     /// Reads one record and checks that it stands where it belongs.
-    fn read_record(&self, name: &str, volume: &str) -> Result<BackupRecord> {
+    pub(super) fn read_record(&self, name: &str, volume: &str) -> Result<BackupRecord> {
         let bytes = read_small(self.storage(), name, record::MAX_LEN)?;
         let display = self.storage().display(name);
         let record: BackupRecord = record::decode(&bytes).map_err(|error| error.path(&display))?;
@@ -86,6 +91,23 @@ impl Repository {
             return Err(Error::damaged("a record does not belong where it stands").path(display));
         }
         Ok(record)
+    }
+
+    /// What reading a backup gave; damage that is none, because the backup was removed meanwhile, is told as that.
+    pub fn unless_removed<T>(&self, record: &BackupRecord, read: Result<T>) -> Result<T> {
+        let Err(error) = read else { return read };
+        let name = VolumeLayout::new(&record.volume)?.record(record.sequence, record.revision);
+        let gone = match self.read_record(&name, &record.volume) {
+            Ok(found) => found.backup_id != record.backup_id,
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if error.kind() != ErrorKind::Damaged || !gone {
+            return Err(error);
+        }
+        let text = format!("backup {} was removed meanwhile", record.backup_id);
+        Err(Error::new(ErrorKind::NotFound, text)
+            .path(self.storage().display(&name))
+            .hint("`blkdelta list` shows what is there"))
     }
 
     /// The newest backup of a volume. A damaged newest record is an error: going on from an older one would fork the chain.

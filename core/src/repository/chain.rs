@@ -107,13 +107,24 @@ impl Repository {
         Ok(ChainTable { manifests, geometry, page: None })
     }
 
+    /// All that reading a backup needs: the deltas of its chain, newest first, and its table, whose root is proven.
+    pub fn open_whole(&self, record: &BackupRecord) -> Result<(Vec<Arc<DeltaReader>>, ChainTable)> {
+        let opened = self.chain(record).and_then(|chain| {
+            let (deltas, table) = (self.deltas(&chain)?, self.table(&chain)?);
+            table.prove_root()?;
+            Ok((deltas, table))
+        });
+        self.unless_removed(record, opened)
+    }
+
     /// The deltas of a chain, newest first.
     pub fn deltas(&self, chain: &Chain) -> Result<Vec<Arc<DeltaReader>>> {
         chain.records.iter().map(|record| self.delta(record)).collect()
     }
 }
 
-fn missing_part(error: Error) -> Error {
+/// A file that a record names and that is not there is damage.
+pub(crate) fn missing_part(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.kind_is(ErrorKind::Damaged) } else { error }
 }
 

@@ -1,10 +1,11 @@
 //! A repository: configuration, volumes, backups. What is where is in [`layout`], what counts as a backup in [`catalog`],
-//! how a backup comes to be in [`publish`], what it builds on in [`chain`].
+//! how a backup comes to be in [`publish`], what it builds on in [`chain`], what was written on it later in [`tags`].
 
 pub mod catalog;
 pub mod chain;
 pub mod layout;
 pub mod publish;
+pub mod tags;
 
 use std::path::Path;
 use std::sync::Arc;

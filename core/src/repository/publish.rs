@@ -1,4 +1,5 @@
-//! How a backup comes to be: lock, clean up, delta durable, manifest durable, record appears.
+//! How a backup comes to be: lock, clean up, delta durable, manifest durable, record appears. And how it goes: the record
+//! first, and only when that is durable its files.
 //!
 //! A crash at any instant leaves the old state or the new one: nothing counts that no record names. What a dead run left
 //! is removed by the volume's next run, under the volume's lock. A finished file goes only once the record of its
@@ -13,7 +14,18 @@ use crate::format::record;
 use crate::storage::{LockGuard, ObjectWriter, is_unfinished, read_small};
 use crate::sys::host;
 
-/// The right to add a backup to one volume.
+/// Who holds a lock, for people.
+pub(super) fn lock_note() -> String {
+    let note = serde_json::json!({
+        "host": host::hostname(),
+        "pid": std::process::id(),
+        "boot_id": host::boot_id(),
+        "since": jiff::Timestamp::now().to_string(),
+    });
+    note.to_string()
+}
+
+/// The right to add backups to one volume, and to remove them.
 pub struct Publisher<'a> {
     repository: &'a Repository,
     layout: VolumeLayout,
@@ -26,13 +38,7 @@ impl Repository {
     /// Takes a volume's lock and removes what dead runs left there.
     pub fn publisher(&self, volume: &str) -> Result<Publisher<'_>> {
         let layout = VolumeLayout::new(volume)?;
-        let note = serde_json::json!({
-            "host": host::hostname(),
-            "pid": std::process::id(),
-            "boot_id": host::boot_id(),
-            "since": jiff::Timestamp::now().to_string(),
-        });
-        let lock = self.storage().lock(&layout.lock(), &note.to_string())?;
+        let lock = self.storage().lock(&layout.lock(), &lock_note())?;
         let mut publisher = Publisher { repository: self, layout, doubtful: Vec::new(), _lock: lock };
         publisher.remove_leftovers(volume)?;
         Ok(publisher)
@@ -104,8 +110,25 @@ impl Publisher<'_> {
             }
         }
         storage.put_new(&name, &record::encode(record)?).map_err(outrun)?;
+        self.check_parents(record, &name)?;
         self.remove_outrun(record.sequence);
         Ok(())
+    }
+
+    /// Where the lock does not keep hosts apart, a prune may have removed what this backup builds on while it was made.
+    fn check_parents(&self, record: &BackupRecord, name: &str) -> Result<()> {
+        match self.repository.chain(record) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                self.repository.storage().remove(name)?;
+                let text = "what this backup builds on was removed while it was made";
+                Err(Error::new(ErrorKind::Locked, text).path(self.repository.storage().display(name)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the backup is committed, but its parents could not be looked at");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     /// With the record of their sequence there, files that were doubtful are dead.

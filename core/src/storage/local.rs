@@ -85,8 +85,10 @@ impl Storage for LocalStorage {
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name);
         match faults::point("unlink").and_then(|()| fs::remove_file(&path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("removing", &path, error)),
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("removing", &path, error)),
+            Ok(()) => files::sync_directory(path.parent().unwrap_or(&self.root))
+                .map_err(|source| Error::io("syncing the directory of", &path, source)),
         }
     }
 

@@ -26,7 +26,7 @@ pub trait Storage: Send + Sync {
     fn list(&self, folder: &str) -> Result<Vec<String>>;
     /// Names of the folders right below a folder, sorted.
     fn folders(&self, folder: &str) -> Result<Vec<String>>;
-    /// Removes an object, finished or not; one that is gone already is no error.
+    /// Removes an object, finished or not, durably; one that is gone already is no error.
     fn remove(&self, name: &str) -> Result<()>;
     /// Takes an exclusive lock that ends with its guard or its process; `note` tells others who holds it. An error of kind
     /// `Locked` when it is held.

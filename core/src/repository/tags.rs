@@ -1,0 +1,232 @@
+//! Tags that were changed after the backup was made. Records never change, so the tags of a backup are an object of their
+//! own, replaced whole: each change is a new generation under a new name, created if absent, and the greatest counts.
+//!
+//! Changes hold the tags' lock, for a moment only (a backup may hold the volume's for hours), and `prune` holds it while it
+//! plans and removes: a pin is set before or after that, never unseen in between. On storage without locks two changes at
+//! once end with one of them refused, as both want the same generation.
+
+use serde::{Deserialize, Serialize};
+
+use super::Repository;
+use super::layout::VolumeLayout;
+use super::publish::lock_note;
+use crate::backup_id::{BackupId, BackupRecord, Sequence};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::record;
+use crate::storage::{LockGuard, is_unfinished, read_small};
+
+/// Longest tag in bytes.
+const TAG_MAX: usize = 256;
+/// Most tags of a backup.
+const TAGS_MAX: usize = 256;
+
+/// The tags of a backup, instead of those in its record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagsDocument {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// All its tags.
+    pub tags: Vec<String>,
+}
+
+impl TagsDocument {
+    /// The layout that this version writes.
+    pub const SCHEMA_VERSION: u32 = 1;
+}
+
+/// A name in the folder of tags, taken apart.
+struct TagsName {
+    sequence: Sequence,
+    id: BackupId,
+    generation: u32,
+}
+
+impl TagsName {
+    /// `SEQUENCE-ID-GENERATION.json`; `None` for what is not ours.
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(".json")?.splitn(3, '-');
+        let number =
+            |digits: &str| digits.parse().ok().filter(|number: &u32| format!("{number:010}") == digits);
+        let sequence = number(parts.next()?)?;
+        let id = parts.next()?.parse().ok()?;
+        Some(Self { sequence, id, generation: number(parts.next()?)? })
+    }
+
+    fn of(record: &BackupRecord, names: &[Self]) -> Option<u32> {
+        let ours =
+            names.iter().filter(|name| (name.sequence, name.id) == (record.sequence, record.backup_id));
+        ours.map(|name| name.generation).max()
+    }
+}
+
+/// Refuses what could not be told from other tags, or would break a line.
+pub fn check_tag(tag: &str) -> Result<()> {
+    if tag.is_empty() || tag.len() > TAG_MAX || tag.chars().any(char::is_control) {
+        let text = format!("'{}' cannot be a tag", tag.escape_debug());
+        return Err(Error::new(ErrorKind::WrongUse, text)
+            .hint(format!("use 1 to {TAG_MAX} bytes without control characters")));
+    }
+    Ok(())
+}
+
+impl Repository {
+    /// Keeps others from changing the tags of a volume's backups.
+    pub fn lock_tags(&self, volume: &str) -> Result<Box<dyn LockGuard>> {
+        self.storage().lock(&VolumeLayout::new(volume)?.tags_lock(), &lock_note())
+    }
+
+    /// Gives a backup tags and takes some away; returns what it has then.
+    pub fn change_tags(
+        &self,
+        record: &BackupRecord,
+        add: &[String],
+        remove: &[String],
+    ) -> Result<Vec<String>> {
+        add.iter().try_for_each(|tag| check_tag(tag))?;
+        let _lock = self.lock_tags(&record.volume)?;
+        let layout = VolumeLayout::new(&record.volume)?;
+        let names = self.tags_names(&layout)?;
+        let mut now = self.read_again(record)?;
+        self.read_tags_of(&layout, &names, &mut now)?;
+        let mut tags: Vec<String> = now.tags.iter().filter(|tag| !remove.contains(tag)).cloned().collect();
+        for tag in add {
+            if !tags.contains(tag) {
+                tags.push(tag.clone());
+            }
+        }
+        if tags.len() > TAGS_MAX {
+            return Err(Error::new(ErrorKind::WrongUse, format!("a backup has at most {TAGS_MAX} tags")));
+        }
+        if tags != now.tags {
+            self.put_tags(&layout, &now, &names, &tags)?;
+        }
+        Ok(tags)
+    }
+
+    /// The record as it is stored now; a backup that was removed meanwhile is not there.
+    fn read_again(&self, record: &BackupRecord) -> Result<BackupRecord> {
+        let found = self.read_record(
+            &VolumeLayout::new(&record.volume)?.record(record.sequence, record.revision),
+            &record.volume,
+        )?;
+        if found.backup_id != record.backup_id {
+            return Err(Error::new(ErrorKind::NotFound, format!("backup {} is gone", record.backup_id)));
+        }
+        Ok(found)
+    }
+
+    fn put_tags(
+        &self,
+        layout: &VolumeLayout,
+        record: &BackupRecord,
+        names: &[TagsName],
+        tags: &[String],
+    ) -> Result<()> {
+        let document = TagsDocument {
+            schema_version: TagsDocument::SCHEMA_VERSION,
+            backup_id: record.backup_id,
+            tags: tags.to_vec(),
+        };
+        let too_many = || Error::new(ErrorKind::WrongUse, "the tags were changed too often");
+        let generation = TagsName::of(record, names).unwrap_or(0).checked_add(1).ok_or_else(too_many)?;
+        let name = layout.tags_of(record.sequence, record.backup_id, generation);
+        self.storage().put_new(&name, &record::encode(&document)?).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::Locked, "the tags were changed by another at the same time").path(&name)
+            }
+            _ => error,
+        })?;
+        self.sweep_tags(layout, &|_, _| false);
+        Ok(())
+    }
+
+    /// Removes tags that a newer generation replaced, and those of backups that are gone. The caller holds the tags' lock.
+    pub(super) fn sweep_tags(&self, layout: &VolumeLayout, is_gone: &dyn Fn(Sequence, BackupId) -> bool) {
+        let swept = self.storage().list(&layout.tags()).and_then(|listed| {
+            let names: Vec<TagsName> = listed.iter().filter_map(|name| TagsName::parse(name)).collect();
+            let dead = |name: &&TagsName| {
+                let backup = (name.sequence, name.id);
+                let replaced = |other: &TagsName| {
+                    (other.sequence, other.id) == backup && other.generation > name.generation
+                };
+                names.iter().any(replaced) || is_gone(name.sequence, name.id)
+            };
+            let dead =
+                names.iter().filter(dead).map(|name| layout.tags_of(name.sequence, name.id, name.generation));
+            let unfinished = listed.iter().filter(|name| is_unfinished(name));
+            let unfinished = unfinished.map(|name| format!("{}/{name}", layout.tags()));
+            dead.chain(unfinished).try_for_each(|name| self.storage().remove(&name))
+        });
+        if let Err(error) = swept {
+            tracing::warn!(%error, "tags that do not count any more stay; the next change or prune removes them");
+        }
+    }
+
+    /// Removes the tags of backups that were removed. The caller holds the tags' lock.
+    pub fn sweep_orphaned_tags(&self, volume: &str) -> Result<()> {
+        let catalog = self.catalog(Some(volume))?;
+        if catalog.damaged.is_empty() {
+            let is_there = |sequence, id| {
+                catalog.records.iter().any(|record| (record.sequence, record.backup_id) == (sequence, id))
+            };
+            self.sweep_tags(&VolumeLayout::new(volume)?, &|sequence, id| !is_there(sequence, id));
+        }
+        Ok(())
+    }
+
+    /// Puts the present tags of a volume's backups into their records; returns those that cannot be read.
+    pub(super) fn read_tags(
+        &self,
+        layout: &VolumeLayout,
+        records: &mut [BackupRecord],
+    ) -> Result<Vec<Error>> {
+        let names = self.tags_names(layout)?;
+        let mut damaged = Vec::new();
+        for record in records {
+            match self.read_tags_of(layout, &names, record) {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                    damaged.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn tags_names(&self, layout: &VolumeLayout) -> Result<Vec<TagsName>> {
+        Ok(self.storage().list(&layout.tags())?.iter().filter_map(|name| TagsName::parse(name)).collect())
+    }
+
+    /// A generation that went after it was listed has been replaced: the names are read again then.
+    fn read_tags_of(
+        &self,
+        layout: &VolumeLayout,
+        names: &[TagsName],
+        record: &mut BackupRecord,
+    ) -> Result<()> {
+        let Some(generation) = TagsName::of(record, names) else { return Ok(()) };
+        let name = layout.tags_of(record.sequence, record.backup_id, generation);
+        let bytes = match read_small(self.storage(), &name, record::MAX_LEN) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let newer = self.tags_names(layout)?;
+                let replaced = TagsName::of(record, &newer) != Some(generation);
+                return if replaced { self.read_tags_of(layout, &newer, record) } else { Err(error) };
+            }
+            other => other?,
+        };
+        let path = self.storage().display(&name);
+        let document: TagsDocument = record::decode(&bytes).map_err(|error| error.path(&path))?;
+        if document.schema_version > TagsDocument::SCHEMA_VERSION {
+            return Err(Error::new(ErrorKind::Unsupported, "tags of a newer version").path(path));
+        }
+        if document.backup_id != record.backup_id || document.schema_version == 0 {
+            return Err(Error::damaged("tags do not belong where they stand").path(path));
+        }
+        record.tags = document.tags;
+        Ok(())
+    }
+}
