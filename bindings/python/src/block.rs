@@ -1,7 +1,7 @@
 //! Bytes that Rust owns and Python looks at without a copy: the buffer protocol, read-only.
 //!
-//! This is the only unsafe code of the module. It rests on one thing: the bytes of a frozen object never move and never
-//! change while the object lives, and whoever looks at them holds a reference to the object.
+//! It rests on one thing: the bytes of a frozen object never move and never change while the object lives, and whoever
+//! looks at them holds a reference to the object. If an object changed its bytes, Python would read freed memory.
 #![allow(unsafe_code)] // the border to Python; see the SAFETY comments
 
 use std::ffi::c_int;

@@ -18,12 +18,14 @@ mod list;
 mod merge;
 mod options;
 mod progress;
+mod prune;
 mod ranges;
 mod reader;
 mod records;
 mod repository;
 mod restore;
 mod scan;
+mod tag;
 mod verify;
 
 use pyo3::pymodule;

@@ -14,7 +14,7 @@ use crate::repository::Repository;
 impl Repository {
     /// The backups of one volume, or of all, as a list, oldest first.
     ///
-    /// A record that cannot be read is left out, with a `DamageWarning`; `verify` tells more.
+    /// A record that cannot be read is left out, with a `DamageWarning`, and tags that cannot be read too; `verify` tells more.
     ///
     /// >>> [(backup.volume, backup.kind) for backup in repo.list()]
     /// [('db', 'full')]
@@ -22,7 +22,7 @@ impl Repository {
     fn list<'py>(&self, py: Python<'py>, volume: Option<&str>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let core = self.core()?;
         let catalog = run_briefly(py, || core.catalog(volume))?;
-        for error in &catalog.damaged {
+        for error in catalog.damaged.iter().chain(&catalog.damaged_tags) {
             let category = py.import("blkdelta._errors")?.getattr("DamageWarning")?;
             let text = CString::new(error.full_text().replace('\0', " "))?;
             PyErr::warn(py, &category, &text, 1)?;

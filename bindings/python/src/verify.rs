@@ -43,7 +43,7 @@ impl Repository {
         let done = watch.run(py, |progress, cancel| {
             let (records, damaged) = if ids.is_empty() {
                 let catalog = core.catalog(volume.as_deref())?;
-                (catalog.records, catalog.damaged)
+                (catalog.records, catalog.damaged.into_iter().chain(catalog.damaged_tags).collect())
             } else {
                 let resolve = |id: &BackupName| core.resolve(&id.0, volume.as_deref(), None);
                 (ids.iter().map(resolve).collect::<Result<_, _>>()?, Vec::new())

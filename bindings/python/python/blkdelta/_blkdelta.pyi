@@ -15,6 +15,7 @@ from ._records import (
     CleanedVolume,
     DiffReport,
     MergeReport,
+    PruneReport,
     RestoreReport,
     RunningWork,
     ScanReport,
@@ -310,6 +311,26 @@ class Repository:
         progress: _OnProgress | None = None,
         cancel: CancelToken | None = None,
     ) -> MergeReport: ...
+    def prune(
+        self,
+        *,
+        volume: str | None = None,
+        keep_last: int | None = None,
+        keep_hourly: int | None = None,
+        keep_daily: int | None = None,
+        keep_weekly: int | None = None,
+        keep_monthly: int | None = None,
+        keep_yearly: int | None = None,
+        keep_within: str | datetime.timedelta | None = None,
+        keep_tag: Sequence[str] = (),
+        min_age: str | datetime.timedelta | None = None,
+        time_zone: str | datetime.tzinfo | None = None,
+        dry_run: bool = False,
+        cancel: CancelToken | None = None,
+    ) -> PruneReport: ...
+    def tag(
+        self, id: _BackupName, *, add: Sequence[str] = (), remove: Sequence[str] = (), volume: str | None = None
+    ) -> builtins.list[str]: ...
 
 def apply(
     delta: _StrPath,

@@ -317,6 +317,52 @@ class VerifyReport(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Decision(Record):
+    """Whether a backup stays, and why."""
+
+    id: str
+    volume: str
+    sequence: int
+    kind: str
+    taken_at: datetime.datetime
+    bytes_stored: int
+    """Bytes that it takes in the repository."""
+    keep: bool
+    reasons: tuple[str, ...]
+
+    def _about(self) -> str:
+        return f" {self.id[:12]} of {self.volume!r} {'stays' if self.keep else 'goes'}: {', '.join(self.reasons)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class PruneProblem(Record):
+    """A volume that was left alone."""
+
+    volume: str
+    what: str
+    """Why."""
+
+    def _about(self) -> str:
+        return f" {self.volume!r}: {self.what}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class PruneReport(Record):
+    """What a prune did, or would do."""
+
+    dry_run: bool
+    backups: tuple[Decision, ...]
+    """Each backup, by volume and sequence."""
+    kept: int
+    removed: int
+    bytes_removed: int
+    problems: tuple[PruneProblem, ...]
+
+    def _about(self) -> str:
+        return f" {self.kept} kept, {self.removed} removed, {_size(self.bytes_removed)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class ApplyReport(Record):
     """What applying a delta did."""
 
