@@ -333,6 +333,15 @@ impl BackupRecord {
     /// The layout of a backup that was not merged, which older versions can read.
     pub const SCHEMA_UNMERGED: u32 = 2;
 
+    /// The tag of backups that are never removed.
+    pub const PIN: &str = "pin";
+
+    /// Whether it is never to be removed.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.tags.iter().any(|tag| tag == Self::PIN)
+    }
+
     /// Whether the id that begins so is that of a backup whose state went when it was merged into this one.
     #[must_use]
     pub fn was_merged_from(&self, prefix: &str) -> bool {

@@ -9,8 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, Default)]
 pub struct CancelToken {
     flag: Arc<AtomicBool>,
-    /// Whoever cancels this one cancels us too.
-    above: Option<Arc<AtomicBool>>,
+    /// Whoever cancels one of these cancels us too.
+    above: Vec<Arc<AtomicBool>>,
 }
 
 impl CancelToken {
@@ -23,13 +23,14 @@ impl CancelToken {
     /// Wraps a flag that somebody else sets, such as a signal handler.
     #[must_use]
     pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
-        Self { flag, above: None }
+        Self { flag, above: Vec::new() }
     }
 
     /// A token of its own that is also cancelled when this one is.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { flag: Arc::default(), above: Some(Arc::clone(&self.flag)) }
+        let above = self.above.iter().chain([&self.flag]).cloned().collect();
+        Self { flag: Arc::default(), above }
     }
 
     /// Asks the work to stop.
@@ -41,7 +42,7 @@ impl CancelToken {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         let set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
-        set(&self.flag) || self.above.as_ref().is_some_and(set)
+        set(&self.flag) || self.above.iter().any(set)
     }
 
     /// An error of kind `Cancelled` when it should stop.
@@ -51,5 +52,21 @@ impl CancelToken {
                 .hint("nothing that was stored is lost; run it again"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_cancelled_with_each_above_it_and_never_upwards() {
+        let top = CancelToken::new();
+        let middle = top.child();
+        let (low, other) = (middle.child(), top.child());
+        middle.cancel();
+        assert!(low.is_cancelled() && !top.is_cancelled() && !other.is_cancelled());
+        top.cancel();
+        assert!(other.is_cancelled());
     }
 }

@@ -18,9 +18,6 @@ use crate::backup_id::{BackupId, BackupKind, BackupRecord, Sequence};
 use crate::error::{Error, ErrorKind, Result};
 use period::Period;
 
-/// The tag of backups that are never removed.
-pub const PIN: &str = "pin";
-
 /// What is kept. Rules add up; a number of 0 is no rule.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -279,7 +276,7 @@ impl<'a> Planning<'a> {
         let young = policy.cut(now, policy.min_age)?;
         for at in 0..self.candidates.len() {
             let candidate = self.candidates[at];
-            if candidate.record.tags.iter().any(|tag| tag == PIN) {
+            if candidate.record.is_pinned() {
                 self.keep(at, "pinned");
             }
             if let (Some(young), Some(span)) = (young, policy.min_age)
@@ -297,7 +294,10 @@ impl<'a> Planning<'a> {
     fn keep_chains_and_groups_whole(&mut self) {
         let mut grown = true;
         while std::mem::take(&mut grown) {
-            for at in (0..self.candidates.len()).rev().filter(|at| self.is_kept(*at)).collect::<Vec<_>>() {
+            for at in (0..self.candidates.len()).rev() {
+                if !self.is_kept(at) {
+                    continue;
+                }
                 let record = &self.candidates[at].record;
                 let name = format!("{} ({} {})", short(record.backup_id), record.volume, record.sequence);
                 let parent = self.parent(at).map(|parent| (parent, format!("needed by {name}")));

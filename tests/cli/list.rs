@@ -3,7 +3,7 @@
 use support::binary::Shell;
 use support::scratch::{read, write};
 
-use super::{assert_keys, text};
+use super::{assert_keys, number, text};
 
 #[test]
 fn an_array_of_records_oldest_first() {
@@ -24,6 +24,28 @@ fn an_array_of_records_oldest_first() {
     let shown = shell.run(&["list"]).exits(0);
     assert_eq!(shown.text().lines().count(), 4, "a heading and a line for each");
     assert!(ids.iter().all(|id| shown.text().contains(&id[..12])));
+}
+
+/// 1 is a full, 2 builds on it, 3 on 2; 4 is a differential, so it builds on 1 again; 5 is a full.
+#[test]
+fn people_see_chains_as_trees() {
+    let shell = Shell::with_repository();
+    shell.scratch.file("db", b"data");
+    let kinds = ["auto", "auto", "auto", "differential", "full"];
+    let made = kinds.map(|kind| shell.json(&["backup", "db", "--volume", "db", "--kind", kind]));
+    let shown = shell.run(&["list"]).exits(0);
+    let lines: Vec<&str> = shown.text().lines().skip(1).collect();
+    let expected: Vec<String> = made
+        .iter()
+        .zip(["", "  ", "    ", "  ", ""])
+        .map(|(report, indent)| format!("{indent}{}", &text(report, "backup_id")[..12]))
+        .collect();
+    let columns: Vec<&str> = lines.iter().map(|line| line[..16].trim_end()).collect();
+    assert_eq!(columns, expected);
+    let sequences = shell.json(&["list"]);
+    let sequences: Vec<u64> =
+        sequences.as_array().unwrap().iter().map(|record| number(record, "sequence")).collect();
+    assert_eq!(sequences, [1, 2, 3, 4, 5], "JSON is a plain list");
 }
 
 /// The others are still told, and the exit code says that this is not all.

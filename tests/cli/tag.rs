@@ -59,6 +59,7 @@ fn what_is_no_tag_is_wrong_use() {
     shell.run(&["tag", "latest", "--add", ""]).fails(2, &["tag"]);
     shell.run(&["tag", "latest", "--add", "two\nlines"]).fails(2, &["tag"]);
     assert!(shell.run(&["tag", "latest"]).exits(2).out.is_empty());
+    shell.run(&["backup", "db", "--volume", "db", "--tag", "two\nlines"]).fails(2, &["tag"]);
     shell.run(&["tag", "ffff", "--add", "x"]).fails(1, &["ffff"]);
 }
 

@@ -229,7 +229,7 @@ impl Lab {
         let mut repository = Files::new();
         collect(&self.path("repo"), Path::new(""), &mut repository);
         for record in self.records() {
-            let begin = format!("volumes/host%2Fdb/tags/{:010}-{}-", record.sequence, record.backup_id);
+            let begin = format!("volumes/host%2Fdb/tags/{:010}-", record.sequence);
             let tags = repository.keys().filter(|name| name.to_string_lossy().starts_with(&begin));
             named.extend(
                 tags.filter(|name| name.extension().is_some_and(|kind| kind == "json")).max().cloned(),

@@ -3,7 +3,7 @@
     reader.py list REPOSITORY                       one line of JSON for each backup
     reader.py check REPOSITORY                      every checksum and every rule; exit 1 with the first that is broken
     reader.py restore REPOSITORY ID FILE            one backup into a file, proven to its root
-    reader.py restore-all REPOSITORY FOLDER         every backup into FOLDER/ID
+    reader.py restore-all REPOSITORY FOLDER         every backup into FOLDER/ID, for each of its ids
     reader.py check-manifest FILE                   a working manifest (scan --write-manifest, local state)
     reader.py check-delta FILE                      a delta without a repository (scan --delta)
 
@@ -737,17 +737,18 @@ class Repository:
 
     def put_tags(self, record, folder):
         """Tags that were changed later (5.4)."""
-        begin = f"{record['sequence']:010}-{record['backup_id']}-"
-        names = [path for path in (folder / "tags").glob(f"{begin}*.json") if re.fullmatch(r"[0-9]{10}", path.stem[len(begin):])]
+        names = [path for path in (folder / "tags").glob(f"{record['sequence']:010}-*.json")
+                 if re.fullmatch(r"[0-9]{10}", path.stem[11:]) and 0 < int(path.stem[11:]) < 1 << 32]
         if not names:
             return
         path = max(names)
         document = read_document(path)
         supported_if(document.get("schema_version") == 1, f"{path}: schema {document.get('schema_version')}")
         supported_if(set(document) == {"schema_version", "backup_id", "tags"}, f"{path}: keys")
-        damaged_unless(document["backup_id"] == record["backup_id"], f"{path}: tags that belong elsewhere")
         damaged_unless(all(isinstance(tag, str) for tag in document["tags"]), f"{path}: tags")
-        record["tags"] = document["tags"]
+        same_state = [old["backup_id"] for old in record.get("replaces", []) if old["sequence"] == record["sequence"]]
+        if document["backup_id"] in [record["backup_id"], *same_state]:
+            record["tags"] = document["tags"]
 
     def check_record(self, record, name, folder, path):
         revision = record.get("revision", 0)
@@ -820,7 +821,8 @@ def main(arguments):
             restore(Repository(repository).find(backup_id), target)
         case ["restore-all", repository, folder]:
             for backup in Repository(repository).backups():
-                restore(backup, Path(folder) / backup.record["backup_id"])
+                for name in backup.names():
+                    restore(backup, Path(folder) / name)
         case ["check-manifest", path]:
             print(json.dumps(check_working_manifest(Path(path))))
         case ["check-delta", path]:

@@ -7,6 +7,7 @@ use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::reading::BackupReader;
 use blkdelta_core::operations::restore::RestoreOptions;
 use blkdelta_core::repository::InitOptions;
+use proptest::option::weighted;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use support::content::{Random, random_bytes};
 use support::engine::{Engine, cut_of, small};
@@ -44,6 +45,8 @@ struct Step {
     changes: Vec<Change>,
     state: StateEvent,
     wish: Wish,
+    /// Afterwards all but the newest so many, and what those need, are removed.
+    prune: Option<u32>,
     /// Picks what else is looked at.
     pick: u64,
 }
@@ -63,16 +66,20 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Wish::Differential),
         2 => any::<u64>().prop_map(Wish::Since),
     ];
-    (proptest::collection::vec(change(), 0..4), state, wish, any::<u64>())
-        .prop_map(|(changes, state, wish, pick)| Step { changes, state, wish, pick })
+    (proptest::collection::vec(change(), 0..4), state, wish, weighted(0.3, 1..4u32), any::<u64>())
+        .prop_map(|(changes, state, wish, prune, pick)| Step { changes, state, wish, prune, pick })
 }
 
 /// A backup, and all that was true when it was made.
 struct Saved {
     record: BackupRecord,
     bytes: Vec<u8>,
-    state: Vec<u8>,
-    state_is_sound: bool,
+}
+
+/// The local state as it was after a backup, which may have been removed since.
+struct State {
+    bytes: Vec<u8>,
+    is_sound: bool,
 }
 
 struct Story {
@@ -80,6 +87,7 @@ struct Story {
     volume: Volume,
     cut: Cut,
     saved: Vec<Saved>,
+    states: Vec<State>,
     /// False once a byte of the local state was flipped: blocks may then be stored whole, never too little.
     state_is_sound: bool,
 }
@@ -88,13 +96,23 @@ impl Story {
     fn new(options: InitOptions, size: u64, seed: u64) -> Self {
         let engine = Engine::new(options);
         let volume = Volume::seeded(engine.scratch.path("image"), seed, size);
-        Self { engine, volume, cut: cut_of(&options), saved: Vec::new(), state_is_sound: true }
+        Self {
+            engine,
+            volume,
+            cut: cut_of(&options),
+            saved: Vec::new(),
+            states: Vec::new(),
+            state_is_sound: true,
+        }
     }
 
     fn run(&mut self, step: &Step) {
         step.changes.iter().for_each(|change| self.volume.apply(change));
         self.hurt_state(&step.state);
         self.back_up(&step.wish);
+        if let Some(keep) = step.prune {
+            self.prune(keep);
+        }
         let report = self.engine.verify(false);
         assert!(report.ok, "{:?}", report.problems);
         for saved in &self.saved {
@@ -168,8 +186,8 @@ impl Story {
 
     fn hurt_state(&mut self, event: &StateEvent) {
         let path = self.engine.state_file();
-        let Some(newest) = self.saved.last() else { return };
-        let mut state = newest.state.clone();
+        let Some(newest) = self.states.last() else { return };
+        let mut state = newest.bytes.clone();
         match event {
             StateEvent::Kept => return,
             StateEvent::Lost => return std::fs::remove_file(path).expect("removing the state"),
@@ -180,9 +198,9 @@ impl Story {
                 self.state_is_sound = false;
             }
             StateEvent::Stale(at) => {
-                let old = &self.saved[index(*at, self.saved.len())];
-                state.clone_from(&old.state);
-                self.state_is_sound = old.state_is_sound;
+                let old = &self.states[index(*at, self.states.len())];
+                state.clone_from(&old.bytes);
+                self.state_is_sound = old.is_sound;
             }
         }
         write(&path, &state);
@@ -208,8 +226,23 @@ impl Story {
         };
         assert_counts(&record.statistics, &counted, state_is_sound);
         self.state_is_sound = state_is_sound;
-        let (bytes, state) = (self.volume.bytes().to_vec(), read(&self.engine.state_file()));
-        self.saved.push(Saved { record, bytes, state, state_is_sound });
+        self.states.push(State { bytes: read(&self.engine.state_file()), is_sound: state_is_sound });
+        self.saved.push(Saved { record, bytes: self.volume.bytes().to_vec() });
+    }
+
+    fn prune(&mut self, keep: u32) {
+        let report = self.engine.prune(keep).expect("a prune");
+        let mut needed: Vec<u32> =
+            self.saved.iter().rev().take(keep as usize).map(|saved| saved.record.sequence).collect();
+        for saved in self.saved.iter().rev() {
+            if let Some(link) = saved.record.parent.filter(|_| needed.contains(&saved.record.sequence)) {
+                needed.push(link.sequence);
+            }
+        }
+        self.saved.retain(|saved| needed.contains(&saved.record.sequence));
+        assert_eq!(report.kept, self.saved.len() as u64);
+        let left: Vec<BackupRecord> = self.saved.iter().map(|saved| saved.record.clone()).collect();
+        assert_eq!(self.engine.records(), left);
     }
 
     /// The backup that the next one must build on, by the meaning of the words alone.
@@ -358,7 +391,7 @@ fn tables_of_several_pages_follow_shrinking_and_growing() {
     for (round, changes) in (0..).zip(rounds) {
         let wish = if round == 4 { Wish::Differential } else { Wish::Auto };
         let state = if round == 2 { StateEvent::Lost } else { StateEvent::Kept };
-        story.run(&Step { changes, state, wish, pick: round });
+        story.run(&Step { changes, state, wish, prune: None, pick: round });
     }
     assert!(story.engine.verify(true).ok);
 }
@@ -368,7 +401,7 @@ fn tables_of_several_pages_follow_shrinking_and_growing() {
 #[test]
 fn a_local_state_that_lost_a_page_is_not_believed() {
     let mut story = Story::new(small(), 4 << 20, 5);
-    let step = |changes, wish| Step { changes, state: StateEvent::Kept, wish, pick: 0 };
+    let step = |changes, wish| Step { changes, state: StateEvent::Kept, wish, prune: None, pick: 0 };
     story.run(&step(Vec::new(), Wish::Auto));
     let path = story.engine.state_file();
     let mut state = read(&path);

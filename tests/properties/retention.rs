@@ -4,7 +4,7 @@ use blkdelta_core::backup_id::{BackupId, BackupKind, BackupRecord, ParentLink};
 use blkdelta_core::digest::RootDigest;
 use blkdelta_core::error::ErrorKind;
 use blkdelta_core::format::record;
-use blkdelta_core::retention::{Candidate, PIN, Policy, plan};
+use blkdelta_core::retention::{Candidate, Policy, plan};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Span, Timestamp};
 use proptest::option::weighted;
@@ -15,7 +15,7 @@ use support::strategies::cases;
 const START: i64 = 1_709_121_600;
 const HOUR: i64 = 3600;
 const VOLUMES: [&str; 2] = ["a", "b"];
-const TAGS: [&str; 3] = ["x", "y", PIN];
+const TAGS: [&str; 3] = ["x", "y", "pin"];
 
 /// A backup as a story tells it.
 #[derive(Debug, Clone)]
@@ -214,7 +214,7 @@ impl Model<'_> {
             other.record.volume == of.record.volume && other.record.sequence > of.record.sequence
         });
         let last_good = self.is_good(of) && self.newer(of).next().is_none();
-        let pinned = of.record.tags.iter().any(|tag| tag == PIN);
+        let pinned = of.record.tags.iter().any(|tag| tag == "pin");
         let finished_at = of.record.finished_at.as_second();
         let young =
             self.rules.min_age_hours.is_some_and(|hours| finished_at > self.now - i64::from(hours) * HOUR);

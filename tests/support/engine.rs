@@ -15,13 +15,16 @@ use blkdelta_core::operations::backup::{BackupOptions, BackupReport, WantedKind,
 use blkdelta_core::operations::diff::{DiffReport, diff};
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::merge::{MergeOptions, MergeReport, merge};
+use blkdelta_core::operations::prune::{PruneOptions, PruneReport, prune};
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreReport, RestoreTarget, restore};
 use blkdelta_core::operations::scan::{ScanOptions, ScanReport, scan};
 use blkdelta_core::operations::verify::{VerifyReport, verify};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::{InitOptions, Repository};
+use blkdelta_core::retention::Policy;
 use blkdelta_core::storage::ObjectWriter;
 use blkdelta_core::storage::local::FileReplacer;
+use jiff::Timestamp;
 
 use crate::expect::Cut;
 use crate::scratch::{Scratch, read, write};
@@ -116,6 +119,13 @@ impl Engine {
             RestoreOptions { target, range, gentleness: Gentleness::full_speed(), ..RestoreOptions::new("") },
         )?;
         Ok(read(&path))
+    }
+
+    /// Removes all but the newest so many, and what those need.
+    pub fn prune(&self, keep: u32) -> Result<PruneReport> {
+        let policy = Policy { last: keep, ..Policy::default() };
+        let options = PruneOptions { volume: Some(VOLUME.to_owned()), policy, dry_run: false };
+        prune(&self.repository, &options, Timestamp::now(), &CancelToken::new())
     }
 
     /// All backups, oldest first.

@@ -33,7 +33,6 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::chain::{Chain, ChainTable};
 use crate::repository::publish::Publisher;
-use crate::retention::PIN;
 use crate::sys::host;
 use crate::throttle::governor::{Throttle, ThrottleReport};
 use frames::Pipeline;
@@ -118,10 +117,7 @@ pub fn merge(
     if made.is_err() {
         publisher.discard(run.last().sequence, merging.id);
     }
-    let (mut record, counts) = made?;
-    // A pin is set before this, and seen, or behind it, on the new record.
-    let _tags = repository.lock_tags(volume)?;
-    record.tags = repository.resolve(&run.last().backup_id.to_string(), Some(volume), None)?.tags;
+    let (record, counts) = made?;
     if let Err(error) = publisher.commit(&record) {
         publisher.discard_uncommitted(&record);
         return Err(error);
@@ -219,7 +215,7 @@ impl Run {
         replaces
     }
 
-    /// Removes what was merged, children before parents, but for what other backups build on.
+    /// Removes what was merged, children before parents, but for pins and what other backups build on.
     fn remove(
         &self,
         repository: &Repository,
@@ -227,6 +223,8 @@ impl Run {
         removed: &mut Vec<BackupId>,
         kept: &mut Vec<KeptBackup>,
     ) -> Result<()> {
+        // A pin is seen, or set after this.
+        let _tags = repository.lock_tags(&self.last().volume)?;
         publisher.remove(self.last())?;
         removed.push(self.last().backup_id);
         for record in &self.records()[1..] {
@@ -247,9 +245,7 @@ fn reason_to_keep(record: &BackupRecord, all: &[BackupRecord]) -> Option<String>
     let is_child = |other: &&BackupRecord| {
         other.parent.is_some_and(|link| (link.sequence, link.root) == (record.sequence, record.root))
     };
-    let pinned = |other: &&BackupRecord| {
-        other.backup_id == record.backup_id && other.tags.iter().any(|tag| tag == PIN)
-    };
+    let pinned = |other: &&BackupRecord| other.backup_id == record.backup_id && other.is_pinned();
     let needed = all.iter().find(is_child).map(|child| format!("needed by {}", child.backup_id));
     needed.or_else(|| all.iter().find(pinned).map(|_| "it is pinned".to_owned()))
 }

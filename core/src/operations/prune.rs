@@ -77,7 +77,8 @@ pub fn prune(
         pruning.hold(&volumes)?;
     }
     let candidates = pruning.candidates(&volumes)?;
-    let plan = retention::plan(&candidates, &options.policy, now)?;
+    let mut plan = retention::plan(&candidates, &options.policy, now)?;
+    plan.decisions.retain(|decision| volumes.contains(&decision.volume));
     if !options.dry_run {
         pruning.remove(&candidates, &plan, cancel)?;
     }
@@ -151,7 +152,7 @@ impl<'a> Pruning<'a> {
                 None
             };
             for record in catalog.records {
-                let damage = self.damage(&record)?;
+                let damage = if wanted.contains(&volume) { self.damage(&record)? } else { None };
                 candidates.push(Candidate { record, damage, untouchable: untouchable.clone() });
             }
         }

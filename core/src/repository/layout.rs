@@ -7,7 +7,7 @@
 //! volumes/NAME/records/0000000001.0000000001.json  the same state, written anew by a merge: its revision
 //! volumes/NAME/deltas/0000000001-ID.delta
 //! volumes/NAME/manifests/0000000001-ID.manifest
-//! volumes/NAME/tags/0000000001-ID-0000000001.json   tags changed later, by generation
+//! volumes/NAME/tags/0000000001-0000000001.json   tags changed later, by sequence and generation
 //! volumes/NAME/tags/lock                         held while tags change
 //! ```
 //! NAME is the volume's name with every byte but letters, digits, `-`, `_` and `.` as `%XX`.
@@ -117,8 +117,8 @@ impl VolumeLayout {
 
     /// A generation of a backup's tags.
     #[must_use]
-    pub fn tags_of(&self, sequence: Sequence, id: BackupId, generation: u32) -> String {
-        format!("{}/{sequence:010}-{id}-{generation:010}.json", self.tags())
+    pub fn tags_of(&self, sequence: Sequence, generation: u32) -> String {
+        format!("{}/{sequence:010}-{generation:010}.json", self.tags())
     }
 
     /// The record of a sequence; that of a merge has its revision in its name.

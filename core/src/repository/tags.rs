@@ -37,28 +37,26 @@ impl TagsDocument {
     pub const SCHEMA_VERSION: u32 = 1;
 }
 
-/// A name in the folder of tags, taken apart.
+/// A name in the folder of tags, taken apart: `SEQUENCE-GENERATION.json`.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct TagsName {
     sequence: Sequence,
-    id: BackupId,
     generation: u32,
 }
 
 impl TagsName {
-    /// `SEQUENCE-ID-GENERATION.json`; `None` for what is not ours.
+    /// `None` for what is not ours.
     fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.strip_suffix(".json")?.splitn(3, '-');
-        let number =
-            |digits: &str| digits.parse().ok().filter(|number: &u32| format!("{number:010}") == digits);
-        let sequence = number(parts.next()?)?;
-        let id = parts.next()?.parse().ok()?;
-        Some(Self { sequence, id, generation: number(parts.next()?)? })
+        let (sequence, generation) = name.strip_suffix(".json")?.split_once('-')?;
+        let number = |digits: &str| {
+            digits.parse().ok().filter(|number: &u32| *number > 0 && format!("{number:010}") == digits)
+        };
+        Some(Self { sequence: number(sequence)?, generation: number(generation)? })
     }
 
-    fn of(record: &BackupRecord, names: &[Self]) -> Option<u32> {
-        let ours =
-            names.iter().filter(|name| (name.sequence, name.id) == (record.sequence, record.backup_id));
-        ours.map(|name| name.generation).max()
+    /// The generation that counts.
+    fn newest(names: &[Self], sequence: Sequence) -> Option<u32> {
+        names.iter().filter(|name| name.sequence == sequence).map(|name| name.generation).max()
     }
 }
 
@@ -88,8 +86,8 @@ impl Repository {
         add.iter().try_for_each(|tag| check_tag(tag))?;
         let _lock = self.lock_tags(&record.volume)?;
         let layout = VolumeLayout::new(&record.volume)?;
-        let names = self.tags_names(&layout)?;
         let mut now = self.read_again(record)?;
+        let names = self.tags_names(&layout)?;
         self.read_tags_of(&layout, &names, &mut now)?;
         let mut tags: Vec<String> = now.tags.iter().filter(|tag| !remove.contains(tag)).cloned().collect();
         for tag in add {
@@ -98,7 +96,8 @@ impl Repository {
             }
         }
         if tags.len() > TAGS_MAX {
-            return Err(Error::new(ErrorKind::WrongUse, format!("a backup has at most {TAGS_MAX} tags")));
+            return Err(Error::new(ErrorKind::WrongUse, format!("a backup has at most {TAGS_MAX} tags"))
+                .hint("take some away with --remove"));
         }
         if tags != now.tags {
             self.put_tags(&layout, &now, &names, &tags)?;
@@ -106,16 +105,15 @@ impl Repository {
         Ok(tags)
     }
 
-    /// The record as it is stored now; a backup that was removed meanwhile is not there.
+    /// The record as it is now: a merge may have written it anew, a prune may have removed it.
     fn read_again(&self, record: &BackupRecord) -> Result<BackupRecord> {
-        let found = self.read_record(
-            &VolumeLayout::new(&record.volume)?.record(record.sequence, record.revision),
-            &record.volume,
-        )?;
-        if found.backup_id != record.backup_id {
-            return Err(Error::new(ErrorKind::NotFound, format!("backup {} is gone", record.backup_id)));
-        }
-        Ok(found)
+        let id = record.backup_id.to_string();
+        let records = self.catalog(Some(&record.volume))?.records;
+        records.into_iter().find(|other| other.answers_to(&id)).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("backup {id} was removed meanwhile"))
+                .path(self.storage().display(""))
+                .hint("`blkdelta list` shows what is there")
+        })
     }
 
     fn put_tags(
@@ -131,31 +129,38 @@ impl Repository {
             tags: tags.to_vec(),
         };
         let too_many = || Error::new(ErrorKind::WrongUse, "the tags were changed too often");
-        let generation = TagsName::of(record, names).unwrap_or(0).checked_add(1).ok_or_else(too_many)?;
-        let name = layout.tags_of(record.sequence, record.backup_id, generation);
+        let generation =
+            TagsName::newest(names, record.sequence).unwrap_or(0).checked_add(1).ok_or_else(too_many)?;
+        let name = layout.tags_of(record.sequence, generation);
         self.storage().put_new(&name, &record::encode(&document)?).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
-                Error::new(ErrorKind::Locked, "the tags were changed by another at the same time").path(&name)
+                Error::new(ErrorKind::Locked, "the tags were changed by another at the same time")
+                    .path(self.storage().display(&name))
             }
             _ => error,
         })?;
-        self.sweep_tags(layout, &|_, _| false);
+        self.sweep_tags(layout, &|_| false);
         Ok(())
     }
 
-    /// Removes tags that a newer generation replaced, and those of backups that are gone. The caller holds the tags' lock.
-    pub(super) fn sweep_tags(&self, layout: &VolumeLayout, is_gone: &dyn Fn(Sequence, BackupId) -> bool) {
+    /// Removes the tags of backups that were removed. The caller holds the tags' lock.
+    pub fn sweep_orphaned_tags(&self, volume: &str) -> Result<()> {
+        let catalog = self.catalog(Some(volume))?;
+        if catalog.damaged.is_empty() {
+            let is_gone = |sequence| catalog.records.iter().all(|record| record.sequence != sequence);
+            self.sweep_tags(&VolumeLayout::new(volume)?, &is_gone);
+        }
+        Ok(())
+    }
+
+    /// Removes tags that a newer generation replaced, and those of backups that are gone.
+    fn sweep_tags(&self, layout: &VolumeLayout, is_gone: &dyn Fn(Sequence) -> bool) {
         let swept = self.storage().list(&layout.tags()).and_then(|listed| {
             let names: Vec<TagsName> = listed.iter().filter_map(|name| TagsName::parse(name)).collect();
-            let dead = |name: &&TagsName| {
-                let backup = (name.sequence, name.id);
-                let replaced = |other: &TagsName| {
-                    (other.sequence, other.id) == backup && other.generation > name.generation
-                };
-                names.iter().any(replaced) || is_gone(name.sequence, name.id)
-            };
-            let dead =
-                names.iter().filter(dead).map(|name| layout.tags_of(name.sequence, name.id, name.generation));
+            let dead = names.iter().filter(|name| {
+                TagsName::newest(&names, name.sequence) != Some(name.generation) || is_gone(name.sequence)
+            });
+            let dead = dead.map(|name| layout.tags_of(name.sequence, name.generation));
             let unfinished = listed.iter().filter(|name| is_unfinished(name));
             let unfinished = unfinished.map(|name| format!("{}/{name}", layout.tags()));
             dead.chain(unfinished).try_for_each(|name| self.storage().remove(&name))
@@ -163,18 +168,6 @@ impl Repository {
         if let Err(error) = swept {
             tracing::warn!(%error, "tags that do not count any more stay; the next change or prune removes them");
         }
-    }
-
-    /// Removes the tags of backups that were removed. The caller holds the tags' lock.
-    pub fn sweep_orphaned_tags(&self, volume: &str) -> Result<()> {
-        let catalog = self.catalog(Some(volume))?;
-        if catalog.damaged.is_empty() {
-            let is_there = |sequence, id| {
-                catalog.records.iter().any(|record| (record.sequence, record.backup_id) == (sequence, id))
-            };
-            self.sweep_tags(&VolumeLayout::new(volume)?, &|sequence, id| !is_there(sequence, id));
-        }
-        Ok(())
     }
 
     /// Puts the present tags of a volume's backups into their records; returns those that cannot be read.
@@ -208,25 +201,29 @@ impl Repository {
         names: &[TagsName],
         record: &mut BackupRecord,
     ) -> Result<()> {
-        let Some(generation) = TagsName::of(record, names) else { return Ok(()) };
-        let name = layout.tags_of(record.sequence, record.backup_id, generation);
+        let Some(generation) = TagsName::newest(names, record.sequence) else { return Ok(()) };
+        let name = layout.tags_of(record.sequence, generation);
         let bytes = match read_small(self.storage(), &name, record::MAX_LEN) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let newer = self.tags_names(layout)?;
-                let replaced = TagsName::of(record, &newer) != Some(generation);
+                let replaced = TagsName::newest(&newer, record.sequence) != Some(generation);
                 return if replaced { self.read_tags_of(layout, &newer, record) } else { Err(error) };
             }
             other => other?,
         };
-        let path = self.storage().display(&name);
-        let document: TagsDocument = record::decode(&bytes).map_err(|error| error.path(&path))?;
-        if document.schema_version > TagsDocument::SCHEMA_VERSION {
-            return Err(Error::new(ErrorKind::Unsupported, "tags of a newer version").path(path));
+        let place = |error: Error| {
+            let hint =
+                "put the file back from a copy, or remove it: the backup then has the tags it was made with";
+            error.path(self.storage().display(&name)).hint(hint)
+        };
+        let document: TagsDocument = record::decode(&bytes).map_err(place)?;
+        if document.schema_version != TagsDocument::SCHEMA_VERSION {
+            return Err(place(Error::new(ErrorKind::Unsupported, "tags of an unknown version")));
         }
-        if document.backup_id != record.backup_id || document.schema_version == 0 {
-            return Err(Error::damaged("tags do not belong where they stand").path(path));
+        // Of another backup that once had this number, they are not ours.
+        if record.answers_to(&document.backup_id.to_string()) {
+            record.tags = document.tags;
         }
-        record.tags = document.tags;
         Ok(())
     }
 }

@@ -41,3 +41,38 @@ impl Period {
         moment.strftime(format).to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn of(period: Period, time: &str) -> String {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        period.of(&time.parse::<Timestamp>().unwrap().to_zoned(berlin))
+    }
+
+    #[test]
+    fn the_hour_that_comes_twice_is_two() {
+        let [summer, winter] =
+            ["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"].map(|time| of(Period::Hour, time));
+        assert_eq!(
+            (summer.as_str(), winter.as_str()),
+            ("2026-10-25 02:00 +02:00", "2026-10-25 02:00 +01:00")
+        );
+        assert_eq!(of(Period::Day, "2026-10-24T22:00:00Z"), "2026-10-25", "25 hours from here");
+        assert_eq!(of(Period::Day, "2026-10-25T22:59:59Z"), "2026-10-25");
+        assert_eq!(of(Period::Day, "2026-10-25T23:00:00Z"), "2026-10-26");
+    }
+
+    #[test]
+    fn weeks_begin_on_monday_and_belong_to_the_year_of_their_thursday() {
+        assert_eq!(of(Period::Week, "2026-12-27T22:59:59Z"), "2026-W52", "Sunday");
+        assert_eq!(of(Period::Week, "2026-12-27T23:00:00Z"), "2026-W53", "Monday");
+        assert_eq!(of(Period::Week, "2027-01-03T22:00:00Z"), "2026-W53", "Sunday");
+        assert_eq!(of(Period::Month, "2027-01-03T22:00:00Z"), "2027-01");
+        assert_eq!(of(Period::Year, "2026-12-31T23:00:00Z"), "2027");
+    }
+}

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::local_state::LocalState;
 use crate::repository::Repository;
 use crate::repository::publish::Publisher;
+use crate::repository::tags::check_tag;
 use crate::snapshot::{self, Origin, Owner, Snapshot};
 use crate::source::{self, Source};
 use crate::sys::{block_device, host};
@@ -41,6 +42,7 @@ pub struct Taken {
 impl<'a> Prepared<'a> {
     pub fn new(repository: &'a Repository, options: &'a BackupOptions) -> Result<Self> {
         check_source(&options.source)?;
+        options.tags.iter().try_for_each(|tag| check_tag(tag))?;
         let volume = options.volume.clone().unwrap_or_else(|| default_volume(&options.source));
         let publisher = repository.publisher(&volume)?;
         let state = LocalState::new(&options.state, repository, &volume)?;
