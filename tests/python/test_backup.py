@@ -71,6 +71,18 @@ def test_arguments_have_the_forms_that_python_people_know(repo, volume, folder):
             repo.backup(volume, volume="db", **wrong)
 
 
+def test_hints_from_a_map_file(repo, volume, change):
+    repo.backup(volume, volume="db")
+    change(5 << 20, b"x" * 100)
+    Path("map").write_text(f"0 {5 << 20} same\n{5 << 20} 4096 data\n{(5 << 20) + 4096} {(3 << 20) - 4096} same\n")
+    report = repo.backup(volume, volume="db", hints=Path("map"), hint_sample="0", rescan_every=0)
+    assert (report.hint.kind, report.alarm, report.bytes_carried) == ("lines", None, 4 << 20)
+    change(0, b"not in the map")
+    Path("map").write_text(f"0 {8 << 20} same\n")
+    report = repo.backup(volume, volume="db", hints="map", hint_sample="100%")
+    assert report.alarm is not None and report.bytes_changed == 8192
+
+
 def test_a_group_has_one_moment_and_a_report_each(repo, volume):
     Path("log.img").write_bytes(bytes(1 << 20))
     reports = repo.backup_group([volume, "log.img"], volumes=["db", "log"])

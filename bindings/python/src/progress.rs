@@ -99,17 +99,16 @@ impl From<&CoreProgress> for Progress {
 pub struct Watch {
     /// The core's counters.
     pub progress: CoreProgress,
-    /// The call's own token.
+    /// The call's own token, which the caller's token cancels too.
     pub cancel: CoreToken,
-    caller: Option<CoreToken>,
     callback: Option<Py<PyAny>>,
 }
 
 impl Watch {
     /// With the arguments `progress=` and `cancel=`.
     pub fn new(callback: Option<Py<PyAny>>, cancel: Option<&CancelToken>) -> Self {
-        let caller = cancel.map(|token| token.0.clone());
-        Self { progress: CoreProgress::new(), cancel: CoreToken::new(), caller, callback }
+        let cancel = cancel.map_or_else(CoreToken::new, |token| token.0.child());
+        Self { progress: CoreProgress::new(), cancel, callback }
     }
 
     /// Runs `work` in a thread of its own until it ends.
@@ -146,11 +145,8 @@ impl Watch {
         }
     }
 
-    /// Looks at signals and at the caller's token, and tells the progress.
+    /// Looks at signals and tells the progress.
     pub fn attend(&self, py: Python<'_>) -> PyResult<()> {
-        if self.caller.as_ref().is_some_and(CoreToken::is_cancelled) {
-            self.cancel.cancel();
-        }
         py.check_signals()?;
         self.tell(py)
     }
