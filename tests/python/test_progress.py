@@ -84,6 +84,6 @@ def test_control_c_stops_within_a_block(verb, large, folder):
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         assert process.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - sent < 1  # a block of 4 MiB at 16 MiB/s takes a quarter of a second
+        assert time.monotonic() - sent < 2  # a block of 4 MiB takes a quarter of a second, all of it 8 s
         assert process.wait(10) == 0
     assert not (folder / "manifest").exists()
