@@ -58,6 +58,9 @@ class Blkdelta:
         common = ["backup", source, "--volume", volume, "--json"]
         return [self.binary, "-r", self.repository, *common, *options, *self.read_args]
 
+    def merge_command(self, run):
+        return [self.binary, "-r", self.repository, "merge", run, "--json", "--full-speed"]
+
     def restore_command(self, target, *options):
         return [self.binary, "-r", self.repository, "restore", "latest", target, "--json", *options]
 

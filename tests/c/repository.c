@@ -171,6 +171,33 @@ static void merging(void) {
     reads();
 }
 
+/* A pin keeps an older backup; a dry run keeps all; a prune without a rule is refused. */
+static void pruning(void) {
+    const char *pin[1] = {"pin"};
+    blkdelta_prune_options options;
+    char *json = NULL;
+    DONE(blkdelta_tag(repository, "latest~1", "db", pin, 1, NULL, 0, &json));
+    CHECK(strstr(json, "\"pin\"") != NULL);
+    blkdelta_string_free(json);
+    IS(blkdelta_prune(repository, NULL, NULL, NULL), BLKDELTA_STATUS_WRONG_USE);
+    CLEAR(options);
+    options.volume = "db";
+    options.keep_last = 1;
+    options.keep_within = "never";
+    IS(blkdelta_prune(repository, &options, NULL, NULL), BLKDELTA_STATUS_WRONG_USE);
+    options.keep_within = NULL;
+    options.time_zone = "UTC";
+    options.dry_run = 1;
+    DONE(blkdelta_prune(repository, &options, NULL, &json));
+    CHECK(strstr(json, "\"dry_run\":true") != NULL);
+    blkdelta_string_free(json);
+    options.dry_run = 0;
+    DONE(blkdelta_prune(repository, &options, NULL, NULL));
+    DONE(blkdelta_show(repository, "latest~1", "db", NULL, NULL));
+    DONE(blkdelta_tag(repository, "latest~1", "db", NULL, 0, pin, 1, NULL));
+    reads();
+}
+
 static void cleaning(void) {
     char *json = NULL;
     DONE(blkdelta_cleanup(repository, NULL, NULL, &json));
@@ -194,6 +221,7 @@ int main(void) {
     restores();
     reads();
     merging();
+    pruning();
     cleaning();
     verification();
     DONE(blkdelta_repository_close(repository));

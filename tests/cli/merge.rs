@@ -94,3 +94,24 @@ fn a_chain_stays_as_short_as_it_is_wanted() {
         assert_restores(&shell, back, state);
     }
 }
+
+#[test]
+fn tags_stay_with_the_state_and_pinned_backups_stay() {
+    let shell = Shell::with_repository();
+    let (ids, states) = chain(&shell, 4);
+    let _ = shell.json(&["tag", &ids[1], "--add", "pin"]);
+    let _ = shell.json(&["tag", &ids[3], "--add", "release"]);
+    let merged = shell.json(&["merge", "latest"]);
+    let kept: Vec<_> =
+        merged["kept"].as_array().expect("an array").iter().map(|kept| &kept["backup_id"]).collect();
+    assert_eq!(kept, [ids[1].as_str(), ids[0].as_str()], "the pin, and what it needs");
+    assert_eq!(shell.json(&["show", "latest"])["tags"], serde_json::json!(["release"]));
+    let again = shell.json(&["tag", &ids[3], "--add", "again"]);
+    assert_eq!(again["backup_id"], merged["backup_id"]);
+    assert_eq!(shell.json(&["show", "latest"])["tags"], serde_json::json!(["release", "again"]));
+    assert_eq!(shell.json(&["prune", "--keep-last", "1"])["removed"], 0);
+    let _ = shell.json(&["tag", &ids[1], "--remove", "pin"]);
+    assert_eq!(shell.json(&["prune", "--keep-last", "1"])["removed"], 2);
+    assert_restores(&shell, "latest", &states[3]);
+    assert_eq!(shell.json(&["verify", "--data"])["ok"], true);
+}

@@ -380,6 +380,40 @@ typedef int (*blkdelta_range_callback)(void *user, const struct blkdelta_range *
 // library, throw or longjmp.
 typedef int (*blkdelta_log_callback)(void *user, int level, const char *text);
 
+// Which backups stay; rules add up, and hold for each volume by itself. A number of 0 is no rule.
+typedef struct blkdelta_prune_options {
+    // The size of this struct.
+    size_t struct_size;
+    // Only this volume (UTF-8); NULL: all.
+    const char *volume;
+    // The newest so many.
+    uint32_t keep_last;
+    // The newest of each hour, for the newest so many hours that have a backup.
+    uint32_t keep_hourly;
+    // The same for days.
+    uint32_t keep_daily;
+    // The same for weeks, from Monday.
+    uint32_t keep_weekly;
+    // The same for months.
+    uint32_t keep_monthly;
+    // The same for years.
+    uint32_t keep_yearly;
+    // All that were taken in this time before now, such as "30d"; NULL: no rule.
+    const char *keep_within;
+    // All with one of these tags.
+    const char *const *keep_tag;
+    // How many tags.
+    size_t keep_tag_count;
+    // Nothing goes that was finished in this time before now; NULL: no such limit.
+    const char *min_age;
+    // Where hours and days begin, such as "Europe/Berlin"; NULL: the host's.
+    const char *time_zone;
+    // Not 0: only say what would go, and why.
+    uint32_t dry_run;
+    // Zero.
+    uint8_t reserved[60];
+} blkdelta_prune_options;
+
 // What a restore takes; the names are those of the command's flags. Only `target` or `target_fd` must be set.
 typedef struct blkdelta_restore_options {
     // sizeof of this struct.
@@ -610,6 +644,17 @@ blkdelta_status blkdelta_merge(const struct blkdelta_repository *repository,
                                struct blkdelta_summary *summary,
                                char **json);
 
+// Removes the backups that no rule keeps. No chain and no group is broken; the newest and the last good backup of a volume
+// and those with the tag "pin" stay. Cancelled, what is removed is removed.
+//
+// `options`: at least one rule. `run`: for progress and cancelling; NULL for the defaults. `json`: receives each backup
+// and why it stays or goes (`blkdelta prune --json`), freed with blkdelta_string_free(); NULL: not wanted.
+// BLKDELTA_STATUS_DOUBTFUL: a volume was left alone, and `json` says why. Any thread.
+blkdelta_status blkdelta_prune(const struct blkdelta_repository *repository,
+                               const struct blkdelta_prune_options *options,
+                               const struct blkdelta_run_options *run,
+                               char **json);
+
 // Opens a backup for reads at any place. The table of digests is proven here; each block is proven when it is read.
 //
 // `id`, `volume`: as for blkdelta_show(); `at`: of what was taken at this time or before (RFC 3339), or NULL. `reader`:
@@ -670,6 +715,19 @@ blkdelta_status blkdelta_show(const struct blkdelta_repository *repository,
                               const char *volume,
                               struct blkdelta_summary *summary,
                               char **json);
+
+// Gives a backup tags and takes some away. One with the tag "pin" is never pruned, and stays in a merge.
+//
+// `id`, `volume`: as for blkdelta_show(). `add`, `remove`: so many tags (UTF-8); NULL with a count of 0. `json`: receives
+// all its tags as a JSON array, freed with blkdelta_string_free(); NULL: not wanted. Any thread.
+blkdelta_status blkdelta_tag(const struct blkdelta_repository *repository,
+                             const char *id,
+                             const char *volume,
+                             const char *const *add,
+                             size_t add_count,
+                             const char *const *remove,
+                             size_t remove_count,
+                             char **json);
 
 // Checks what is stored. Damage is no failure of the call: it is BLKDELTA_STATUS_DAMAGE_FOUND and stands in the report.
 //

@@ -223,8 +223,6 @@ impl Run {
         removed: &mut Vec<BackupId>,
         kept: &mut Vec<KeptBackup>,
     ) -> Result<()> {
-        // A pin is seen, or set after this.
-        let _tags = repository.lock_tags(&self.last().volume)?;
         publisher.remove(self.last())?;
         removed.push(self.last().backup_id);
         for record in &self.records()[1..] {
