@@ -1,0 +1,89 @@
+"""Long calls: progress, Ctrl-C, cancelling, the interpreter's lock, exceptions of the callback."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import blkdelta
+
+
+def test_progress_goes_up_to_the_end(repo, volume):
+    told = []
+    repo.backup(volume, volume="db", progress=told.append)
+    done = [progress.bytes_done for progress in told]
+    assert done == sorted(done)
+    assert told[-1].bytes_done == told[-1].bytes_total == volume.stat().st_size
+    assert told[-1].bytes_changed == 4 << 20
+    assert "8.0 MiB of 8.0 MiB" in repr(told[-1])
+
+
+def test_an_exception_of_the_callback_stops_the_call(repo, large):
+    def fail(progress):
+        if progress.bytes_done:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        repo.backup(large, volume="db", bwlimit="16MiB/s", full_speed=True, progress=fail)
+    assert repo.list() == []
+    with pytest.raises(RuntimeError, match="enough"):
+        repo.backup(large, volume="db", full_speed=True, progress=fail)
+
+
+def test_others_run_meanwhile(repo, large):
+    """A second thread counts while the first one waits in a backup of about a second."""
+    count, ended = 0, threading.Event()
+
+    def work():
+        repo.backup(large, volume="db", bwlimit="100MiB/s", full_speed=True)
+        ended.set()
+
+    threading.Thread(target=work).start()
+    begun = time.monotonic()
+    while not ended.wait(0.001):
+        count += 1
+    assert time.monotonic() - begun > 0.5 and count > 100
+
+
+def test_another_thread_cancels(repo, large):
+    cancel = blkdelta.CancelToken()
+    threading.Timer(0.5, cancel.cancel).start()
+    begun = time.monotonic()
+    with pytest.raises(blkdelta.CancelledError):
+        repo.backup(large, volume="db", bwlimit="16MiB/s", full_speed=True, cancel=cancel)
+    assert time.monotonic() - begun < 3
+    assert cancel.cancelled and repr(cancel) == "<CancelToken cancelled=True>"
+    assert repo.list() == []
+
+
+SCRIPT = """
+import blkdelta, sys
+source, verb = sys.argv[1:]
+slowly = dict(bwlimit="16MiB/s", full_speed=True)
+print("begun", flush=True)
+try:
+    if verb == "backup":
+        blkdelta.Repository.init("ctrl-c").backup(source, volume="db", **slowly)
+    else:
+        for change in blkdelta.scan(source, write_manifest="manifest", **slowly):
+            pass
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("verb", ["backup", "scan"])
+def test_control_c_stops_within_a_block(verb, large, folder):
+    arguments = [sys.executable, "-c", SCRIPT, str(large), verb]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        assert process.stdout.readline() == "interrupted\n"
+        assert time.monotonic() - sent < 2  # a block of 4 MiB takes a quarter of a second, all of it 8 s
+        assert process.wait(10) == 0
+    assert not (folder / "manifest").exists()
