@@ -133,10 +133,8 @@ impl Story {
     fn merge(&mut self, random: &mut Random) {
         let last = self.pick(random).record.clone();
         let mut run = vec![last.clone()];
-        while let Some(parent) = run.last().and_then(|record| record.parent) {
-            run.extend(
-                self.saved.iter().map(|saved| &saved.record).find(|record| record.link() == parent).cloned(),
-            );
+        while let Some(parent) = run.last().and_then(|child| self.parent_of(child)) {
+            run.push(parent.record.clone());
         }
         run.truncate(2 + index(random.number(), run.len()));
         let first = run.last().cloned().filter(|first| first.parent.is_some() || random.below(2) == 0);
@@ -149,7 +147,9 @@ impl Story {
         assert!(report.warnings.is_empty(), "{:?}", report.warnings);
         let gone = |saved: &Saved| report.removed.contains(&saved.record.backup_id);
         for record in &run[1..] {
-            let needed = |saved: &Saved| saved.record.parent == Some(record.link()) && !gone(saved);
+            let needed = |saved: &Saved| {
+                self.parent_of(&saved.record).is_some_and(|parent| parent.record == *record) && !gone(saved)
+            };
             assert_eq!(
                 self.saved.iter().any(needed),
                 !report.removed.contains(&record.backup_id),
@@ -158,8 +158,7 @@ impl Story {
             let found = self.engine.repository.resolve(&record.backup_id.to_string(), None, None);
             assert_eq!(found.is_err(), report.removed.contains(&record.backup_id));
         }
-        let below = self.saved.iter().find(|saved| Some(saved.record.link()) == report.record.parent);
-        let below = below.map_or(&[][..], |below| &below.bytes);
+        let below = self.parent_of(&report.record).map_or(&[][..], |below| &below.bytes);
         let bytes = &self.saved.iter().find(|saved| saved.record == last).expect("the last one").bytes;
         let counted = match report.record.parent {
             Some(_) => changes(below, bytes, self.cut),
@@ -182,6 +181,13 @@ impl Story {
         }
         assert!(self.engine.verify(true).ok, "{:?}", self.engine.verify(true).problems);
         assert_eq!(self.engine.records().len(), self.saved.len());
+    }
+
+    /// What a backup builds on, by what binds: sequence and root. Its id may be older than a merge.
+    fn parent_of(&self, child: &BackupRecord) -> Option<&Saved> {
+        let link = child.parent?;
+        let binds = |saved: &&Saved| (saved.record.sequence, saved.record.root) == (link.sequence, link.root);
+        Some(self.saved.iter().find(binds).expect("a parent that is there"))
     }
 
     fn hurt_state(&mut self, event: &StateEvent) {
