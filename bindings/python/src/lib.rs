@@ -32,6 +32,10 @@ use pyo3::pymodule;
 
 #[pymodule]
 mod _blkdelta {
+    /// Asking the installed package for it would take longer than all other imports.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
     #[pymodule_export]
     use crate::apply::apply;
     #[pymodule_export]

@@ -9,10 +9,9 @@ tell their progress, and stop within a block at Ctrl-C.
 'full'
 """
 
-from importlib.metadata import version as _version
-
 from . import limits
 from ._blkdelta import (
+    VERSION,
     CancelToken,
     Change,
     ChangedRange,
@@ -72,7 +71,7 @@ from ._records import (
     VerifyReport,
 )
 
-__version__ = _version("blkdelta")
+__version__ = VERSION
 
 __all__ = [
     "AccessDeniedError",

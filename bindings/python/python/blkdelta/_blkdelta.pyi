@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, final
 
 from ._records import (
     ApplyReport,
@@ -23,6 +23,7 @@ from ._records import (
 )
 
 __all__ = [
+    "VERSION",
     "CancelToken",
     "Change",
     "ChangedRange",
@@ -37,6 +38,8 @@ __all__ = [
     "scan",
     "scan_ranges",
 ]
+
+VERSION: Final[str]
 
 _StrPath: TypeAlias = str | os.PathLike[str]
 # Bytes, or a text such as "4MiB".
