@@ -1,7 +1,7 @@
 //! `blkdelta merge` and `backup --max-chain`.
 
 use support::binary::Shell;
-use support::scratch::{assert_same_bytes, read, write};
+use support::scratch::{assert_same_bytes, files_below, read, write};
 
 /// A volume with this many backups, each another state; the ids, oldest first, and the states.
 fn chain(shell: &Shell, count: u8) -> (Vec<String>, Vec<Vec<u8>>) {
@@ -114,4 +114,23 @@ fn tags_stay_with_the_state_and_pinned_backups_stay() {
     assert_eq!(shell.json(&["prune", "--keep-last", "1"])["removed"], 2);
     assert_restores(&shell, "latest", &states[3]);
     assert_eq!(shell.json(&["verify", "--data"])["ok"], true);
+}
+
+#[test]
+fn what_is_damaged_is_not_merged_into_something_that_looks_sound() {
+    let shell = Shell::with_repository();
+    let (ids, states) = chain(&shell, 3);
+    let deltas = shell.scratch.path("repo/volumes/db/deltas");
+    let damaged = files_below(&deltas).into_iter().nth(1).expect("the second delta");
+    let sound = read(&damaged);
+    for at in [600, sound.len() / 2, sound.len() - 300] {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        write(&damaged, &bytes);
+        shell.run(&["merge", &ids[2]]).fails(1, &["0000000002", "HINT"]);
+        assert_eq!(files_below(&deltas).len(), 3, "a failed merge left something, or took something");
+    }
+    write(&damaged, &sound);
+    let _ = shell.json(&["merge", &ids[2]]);
+    assert_restores(&shell, &ids[2], &states[2]);
 }

@@ -6,8 +6,8 @@
 //! grains are gathered, in block order, into new frames: a restore over many such frames at once would decompress each of
 //! them again and again. Trade-off: a quarter of a copied frame may be dead; merging again takes it out.
 //!
-//! Grains that are taken out are proven by their digests; of copied frames the bytes are proven to be those that were
-//! written.
+//! Here only places are told; those who encode fetch the bytes. Grains that are taken out are then proven by their digests;
+//! of copied frames the bytes are proven to be those that were written.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,19 +15,18 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 
 use crate::cancel::CancelToken;
-use crate::delta::merged::{GrainRun, MergedIndex, PartialBlock};
+use crate::delta::merged::{BlockPlan, GrainRun, MergedIndex, PartialBlock};
 use crate::delta::reader::DeltaReader;
 use crate::delta::writer::ChangeCounts;
-use crate::digest::{BlockDigest, BlockHasher};
+use crate::digest::{BlockDigest, GrainDigest};
 use crate::encoder::FRAME_RAW_TARGET;
-use crate::error::{Error, Result};
-use crate::flow::{DeltaMessage, RawBytes, RawFrame};
+use crate::error::Result;
+use crate::flow::DeltaMessage;
 use crate::format::index::{GrainsEntry, IndexEntry, Piece};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 use crate::operations::block_builder::wrong_block;
 use crate::operations::collector::stopped;
-use crate::operations::shared_cache::SharedCache;
 use crate::progress::Progress;
 use crate::repository::chain::ChainTable;
 
@@ -35,8 +34,6 @@ use crate::repository::chain::ChainTable;
 const WORTH_COPYING: usize = FRAME_RAW_TARGET / 4 * 3;
 /// Copied frames that are remembered: those of the last blocks.
 const COPIED_MAX: usize = 256;
-/// Frames of the run that are held decompressed.
-const FRAMES_MAX: usize = 96;
 /// Entries that may wait for the open frame.
 const WAITING_MAX: usize = 4096;
 /// The number of a frame that is still open.
@@ -49,8 +46,22 @@ type FrameKey = (usize, u64);
 pub enum FrameWork {
     /// As it is stored in a delta of the run.
     Copy { number: u64, delta: usize, offset: u64 },
-    /// From grains.
-    Encode(RawFrame),
+    /// From grains of other frames, laid end to end.
+    Gather { number: u64, runs: Vec<TakenRun> },
+}
+
+/// Grains that lie end to end in a frame of the run, to be taken out of it.
+pub struct TakenRun {
+    /// Which delta of the run.
+    pub delta: usize,
+    /// Offset of the frame in it.
+    pub frame: u64,
+    /// Where they begin in the frame's raw bytes.
+    pub start: usize,
+    /// Their bytes.
+    pub len: usize,
+    /// What they must be.
+    pub digests: Vec<GrainDigest>,
 }
 
 /// What was laid out.
@@ -73,18 +84,16 @@ struct Spoken {
 }
 
 /// Lays the new delta out, in block order.
-pub struct Layout<'a> {
-    deltas: &'a [Arc<DeltaReader>],
+pub struct Layout {
     geometry: Geometry,
     index: MergedIndex,
     table: ChainTable,
     below: Option<ChainTable>,
-    frames: SharedCache<FrameKey, Vec<u8>>,
-    hasher: BlockHasher,
     copied: HashMap<FrameKey, u64>,
     copied_order: VecDeque<FrameKey>,
     next_number: u64,
-    open: Vec<u8>,
+    open: Vec<TakenRun>,
+    open_len: usize,
     /// Entries in order, of which the first points to the open frame.
     waiting: VecDeque<IndexEntry>,
     zero_range: Option<(BlockIndex, u64)>,
@@ -93,9 +102,9 @@ pub struct Layout<'a> {
     entries: Sender<DeltaMessage>,
 }
 
-impl<'a> Layout<'a> {
+impl Layout {
     pub fn new(
-        deltas: &'a [Arc<DeltaReader>],
+        deltas: &[Arc<DeltaReader>],
         table: ChainTable,
         below: Option<ChainTable>,
         work: Sender<FrameWork>,
@@ -104,18 +113,15 @@ impl<'a> Layout<'a> {
         let index = MergedIndex::new(deltas)?;
         let geometry = *table.geometry();
         Ok(Self {
-            deltas,
             geometry,
             index,
-            hasher: BlockHasher::new(table.header().digest, geometry),
             table,
             below,
-            // Each delta's present frame and the next one.
-            frames: SharedCache::new((2 * deltas.len()).clamp(8, FRAMES_MAX)),
             copied: HashMap::new(),
             copied_order: VecDeque::new(),
             next_number: 0,
             open: Vec::new(),
+            open_len: 0,
             waiting: VecDeque::new(),
             zero_range: None,
             counts: Counts::default(),
@@ -269,7 +275,7 @@ impl<'a> Layout<'a> {
                     self.counts.bytes_copied += range.len() as u64;
                     pieces.push(Piece { frame, raw_offset: run.raw_offset, grains: run.count });
                 }
-                None => self.gather(run, block, &mut pieces)?,
+                None => self.gather(run, &block.plan, &mut pieces)?,
             }
         }
         // Without anything below there is nothing that a zero could differ from.
@@ -319,34 +325,46 @@ impl<'a> Layout<'a> {
         runs.map(|run| self.run_range(run, block.plan.len).len()).sum()
     }
 
-    /// Takes a run's grains out of their frame and lays them into the open one.
-    fn gather(&mut self, run: &GrainRun, block: &PartialBlock, pieces: &mut Vec<Piece>) -> Result<()> {
-        let delta = &self.deltas[run.delta];
-        let frame = self.frames.get((run.delta, run.frame), || delta.frame(run.frame))?;
-        let mut at = to_usize(u64::from(run.raw_offset));
-        let mut proven = Vec::new();
+    /// Lays a run's grains into the open frame.
+    fn gather(&mut self, run: &GrainRun, plan: &BlockPlan, pieces: &mut Vec<Piece>) -> Result<()> {
+        let mut start = to_usize(u64::from(run.raw_offset));
         for grain in run.first..run.first + run.count {
-            let len = self.geometry.grain_range(grain, block.plan.len).len();
-            let bytes = frame.get(at..at + len).unwrap_or_default();
-            self.hasher.hash(bytes, &mut proven);
-            if proven.first() != block.plan.digests.get(to_usize(u64::from(grain))) {
-                return Err(Error::damaged("stored bytes do not match their digest")
-                    .path(delta.object().display())
-                    .at(run.frame, 0));
-            }
-            at += len;
-            if self.open.len() >= FRAME_RAW_TARGET {
+            let len = self.geometry.grain_range(grain, plan.len).len();
+            if self.open_len >= FRAME_RAW_TARGET {
                 self.close_open(Some(&mut *pieces))?;
             }
-            let raw_offset = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
-            self.open.extend_from_slice(bytes);
-            self.counts.bytes_encoded += len as u64;
+            let raw_offset = u32::try_from(self.open_len).unwrap_or(u32::MAX);
             match pieces.last_mut() {
                 Some(piece) if piece.frame == OPEN => piece.grains += 1,
                 _ => pieces.push(Piece { frame: OPEN, raw_offset, grains: 1 }),
             }
+            self.take(run, start, len, plan.digests[to_usize(u64::from(grain))]);
+            start += len;
         }
         Ok(())
+    }
+
+    /// One grain more for the open frame; it joins its neighbour.
+    fn take(&mut self, run: &GrainRun, start: usize, len: usize, digest: GrainDigest) {
+        let grain_size = to_usize(u64::from(self.geometry.grain_size()));
+        self.open_len += len;
+        self.counts.bytes_encoded += len as u64;
+        match self.open.last_mut() {
+            Some(last)
+                if (last.delta, last.frame, last.start + last.len) == (run.delta, run.frame, start)
+                    && last.len.is_multiple_of(grain_size) =>
+            {
+                last.len += len;
+                last.digests.push(digest);
+            }
+            _ => self.open.push(TakenRun {
+                delta: run.delta,
+                frame: run.frame,
+                start,
+                len,
+                digests: vec![digest],
+            }),
+        }
     }
 
     /// Closes the open frame; entries that waited for its number go on, and so do the pieces of the present block.
@@ -355,8 +373,9 @@ impl<'a> Layout<'a> {
             return Ok(());
         }
         let number = self.take_number();
-        let bytes = RawBytes::Gathered(std::mem::take(&mut self.open));
-        self.send(FrameWork::Encode(RawFrame { number, bytes }))?;
+        self.open_len = 0;
+        let runs = std::mem::take(&mut self.open);
+        self.send(FrameWork::Gather { number, runs })?;
         let settle = |pieces: &mut Vec<Piece>| {
             pieces.iter_mut().filter(|piece| piece.frame == OPEN).for_each(|piece| piece.frame = number);
         };
