@@ -60,3 +60,12 @@ find_program() { # NAME, or a pattern of absolute paths
 apt_install() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "$@" >/dev/null
 }
+
+install_s3_server() { # s3s-fs, which the tests of object storage start; where it cannot be had they are skipped and say so
+  local folder=${CARGO_HOME:-$HOME/.cargo}/blkdelta-tools
+  [ ! -x "$folder/bin/s3s-fs" ] || return 0
+  echo "+ cargo install s3s-fs (once, into $folder)"
+  cargo install s3s-fs --version 0.14.1 --locked --features binary --root "$folder" --target-dir "$folder/build" ||
+    echo "Could not install: s3s-fs" >&2
+  rm -rf "$folder/build"
+}

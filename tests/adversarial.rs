@@ -23,7 +23,7 @@ use blkdelta_core::format::record;
 use blkdelta_core::geometry::Geometry;
 use blkdelta_core::operations::backup::WantedKind;
 use blkdelta_core::operations::gentleness::Gentleness;
-use blkdelta_core::operations::verify::verify;
+use blkdelta_core::operations::verify::{VerifyOptions, verify};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::Repository;
 use blkdelta_core::storage::Storage;
@@ -115,8 +115,7 @@ fn use_all(storage: MemoryStorage, context: &str) {
             &repository,
             &catalog.records,
             &catalog.damaged,
-            data,
-            &Gentleness::full_speed(),
+            &VerifyOptions { data, gentleness: Gentleness::full_speed(), ..VerifyOptions::default() },
             &progress,
             &cancel,
         )

@@ -13,6 +13,7 @@ use blkdelta_core::operations::backup::{BackupReport, WantedKind};
 use blkdelta_core::repository::Repository;
 use blkdelta_core::storage::memory::MemoryStorage;
 use blkdelta_core::sys::faults as points;
+use faults::copying::Copying;
 use faults::journal::Journal;
 use faults::lab::{Lab, VOLUME, format, image, restored};
 use faults::pruning::{KEPT, Pruning, prune_all};
@@ -74,6 +75,36 @@ fn an_incremental_of_a_grown_volume_may_die_at_any_call() {
 #[test]
 fn a_backup_against_an_older_parent_may_die_at_any_call() {
     die_at_every_call(2, &WantedKind::Differential);
+}
+
+/// The first run was interrupted and left a mark; the second goes on from it and dies; the third goes on from either.
+#[test]
+fn a_resumed_backup_may_die_at_any_call() {
+    let _alone = alone();
+    let lab = Lab::with_backups(1);
+    lab.write_image(2);
+    lab.interrupt();
+    let saved = lab.save();
+    let (mut gone_on, mut anew) = (0, 0);
+    for_every_call(|nth| {
+        let fault = Fault::dead(nth);
+        lab.put_back(&saved);
+        let (result, fired) = fault.during(|| lab.resume());
+        let context = format!("{fault:?}");
+        let committed = lab.records().len() > 1;
+        assert!(committed || result.is_err(), "{context}: success without a record");
+        if !committed {
+            lab.let_two_days_pass();
+            let report = lab.resume().unwrap_or_else(|error| panic!("{context}: {error:?}"));
+            *if report.resumed_at.is_some() { &mut gone_on } else { &mut anew } += 1;
+        }
+        lab.assert_sound(&[1, 2], &context);
+        if !committed {
+            assert_eq!(lab.leftovers(), Vec::<std::path::PathBuf>::new(), "{context}");
+        }
+        fired
+    });
+    assert!(gone_on > 30, "{gone_on} deaths left a mark to go on from, {anew} did not");
 }
 
 #[test]
@@ -143,20 +174,27 @@ fn every_prefix_of_what_was_stored_is_a_sound_repository() {
         writer.backup(generation, kind).unwrap();
     }
     let steps = journal.steps();
-    assert_eq!(steps.len(), 1 + 3 * generations.len(), "configuration; delta, manifest, record each");
-    for count in 1..=steps.len() {
+    assert_eq!(
+        steps.len(),
+        1 + 4 * generations.len(),
+        "configuration; delta, manifest, record, audit entry each"
+    );
+    for count in 1..steps.len() {
         let storage = Journal::replay(&steps[..count]);
         let context = format!("after {count} of {} steps", steps.len());
+        let committed = count / 4; // the record is the third step of each backup
         assert_sound(&storage, &generations, &context);
-        // The local state is of the newest backup: it must be seen through when the repository went back.
+        // The local state is of the newest backup: it must be seen that the repository went back.
         let repository = Repository::open(Arc::new(storage.clone())).unwrap();
         writer.lab.write_image(6);
+        let error = writer.lab.backup_to(&repository, WantedKind::Auto).expect_err(&context);
+        assert_eq!(error.kind(), ErrorKind::RolledBack, "{context}: {error:?}");
+        repository.remembering(&writer.lab.path("state")).accept_rollback().unwrap();
         let report = writer.lab.backup_to(&repository, WantedKind::Auto).unwrap();
         assert!(restored(&repository, &report.record) == *image(6), "{context}: the next backup");
-        assert_sound(&storage, &[&generations[..(count - 1) / 3], &[6]].concat(), &context);
+        assert_sound(&storage, &[&generations[..committed], &[6]].concat(), &context);
         let files = ["deltas", "manifests"].map(|part| storage_list(&repository, part));
-        let backups = (count - 1) / 3 + 1;
-        assert_eq!(files, [backups, backups], "{context}: files that no record names");
+        assert_eq!(files, [committed + 1; 2], "{context}: files that no record names");
     }
 }
 
@@ -266,6 +304,25 @@ fn a_prune_may_die_at_any_call() {
     assert_eq!(seen, states.into_iter().collect());
 }
 
+#[test]
+fn a_copy_may_die_at_any_call() {
+    let _alone = alone();
+    let copying = Copying::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for_every_call(|nth| {
+        let fault = Fault::dead(nth);
+        copying.put_back();
+        let (result, fired) = fault.during(|| copying.copy());
+        let context = format!("{fault:?}");
+        let copies = copying.assert_whole(&context);
+        assert!(result.is_err() || copies == 3, "{context}: {copies} copies");
+        seen.insert(copies);
+        copying.assert_can_be_ended(&context);
+        fired
+    });
+    assert_eq!(seen, [1, 2, 3].into());
+}
+
 /// What is durable is a prefix of what was done: the record's removal is synced before its files go.
 #[test]
 fn a_record_is_gone_for_good_before_its_files_go() {
@@ -295,9 +352,13 @@ fn every_prefix_of_a_prune_is_a_sound_repository() {
     let before = journal.steps().len();
     assert_eq!(prune_all(&writer.repository).unwrap().removed, 3);
     let steps = journal.steps();
-    assert_eq!(steps.len(), before + 9, "record, delta and manifest of each");
+    assert_eq!(
+        steps.len(),
+        before + 17,
+        "tombstone put, record, delta, manifest and tombstone removed, of each; two entries of the audit log"
+    );
     for count in before..=steps.len() {
-        let context = format!("after {} of 9 removals", count - before);
+        let context = format!("after {} of 17 steps", count - before);
         let repository = Repository::open(Arc::new(Journal::replay(&steps[..count]))).unwrap();
         for record in repository.catalog(Some(VOLUME)).unwrap().records {
             assert!(restored(&repository, &record) == *image(record.sequence), "{context}");
@@ -333,4 +394,36 @@ fn a_backup_whose_parent_was_removed_meanwhile_is_taken_back() {
     assert_eq!(error.kind(), ErrorKind::Locked, "{error:?}");
     assert_sound(&Journal::replay(&journal.steps()), &[2], "after the race");
     assert_eq!(journal.names().len(), 4, "nothing is left over: {:?}", journal.names());
+}
+
+/// Without locks, a backup appears on what a prune has just decided to remove: the backup stays whole, whoever is first.
+#[test]
+fn what_a_backup_builds_on_meanwhile_is_not_pruned() {
+    let _alone = alone();
+    for (verb, at, is_kept) in [("put_new", "/tombstones/", true), ("remove", "/records/", false)] {
+        let journal = Journal::new();
+        let writer = Writer::new(journal.clone());
+        for generation in 1..=2 {
+            writer.backup(generation, WantedKind::Full).unwrap();
+        }
+        let old = writer.repository.catalog(Some(VOLUME)).unwrap().records[0].backup_id.to_string();
+        writer.lab.write_image(3);
+        let (lab, repository) = (writer.lab, writer.repository);
+        let lab = Mutex::new((lab, false));
+        let hooked = journal.with_hook(move |now, name| {
+            if now != verb || !name.contains(at) {
+                return;
+            }
+            let Ok(mut lab) = lab.try_lock() else { return };
+            if !std::mem::replace(&mut lab.1, true) {
+                let made = lab.0.backup_to(&repository, WantedKind::Since(old.clone()));
+                assert_eq!(made.is_ok(), is_kept, "{verb} {at}: {:?}", made.err());
+            }
+        });
+        let hooked = Repository::open(Arc::new(hooked)).unwrap();
+        prune_all(&hooked).unwrap();
+        let left: &[u32] = if is_kept { &[1, 2, 3] } else { &[2] };
+        assert_sound(&Journal::replay(&journal.steps()), left, at);
+        assert!(!journal.names().iter().any(|name| name.contains("/tombstones/")), "{:?}", journal.names());
+    }
 }

@@ -15,6 +15,7 @@ use blkdelta_core::operations::backup::BackupReport;
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::{RestoreOptions, restore};
 use blkdelta_core::progress::Progress;
+use faults::copying::Copying;
 use faults::lab::{BLOCK, GRAIN, Lab, image};
 use faults::pruning::{KEPT, Pruning};
 use faults::scanning::Scanning;
@@ -22,8 +23,12 @@ use faults::{Fault, alone, assert_sensible, for_every_call};
 
 /// Fails every call of a backup once, on top of `before` backups, and looks at what is left.
 fn fail_every_call_of_a_backup(before: u32, errno: i32) {
+    fail_every_call_in(Lab::new, before, errno);
+}
+
+fn fail_every_call_in(lab: impl FnOnce() -> Lab, before: u32, errno: i32) {
     let _alone = alone();
-    let lab = Lab::with_backups(before);
+    let lab = lab().and_backups(before);
     let saved = lab.save();
     let new: Vec<u32> = (1..=before + 1).collect();
     let (mut undone, mut without_state) = (0, 0);
@@ -79,6 +84,17 @@ fn an_incremental_survives_each_call_failing() {
 }
 
 #[test]
+fn an_encrypted_incremental_survives_each_call_failing() {
+    fail_every_call_in(Lab::encrypted, 1, libc::EIO);
+}
+
+#[test]
+fn verify_never_calls_an_encrypted_repository_sound_that_it_could_not_read() {
+    let _alone = alone();
+    fail_every_call_of_verify(&Lab::encrypted().and_backups(2));
+}
+
+#[test]
 fn a_restore_that_failed_is_repeated_over_its_remains() {
     let _alone = alone();
     let lab = Lab::with_backups(2);
@@ -93,7 +109,7 @@ fn a_restore_that_failed_is_repeated_over_its_remains() {
             gentleness: Gentleness::full_speed(),
             ..RestoreOptions::new(&target)
         };
-        restore(&repository, &record, options, &Progress::new(), &CancelToken::new())
+        restore(&repository, &record, &options, &Progress::new(), &CancelToken::new())
     };
     for errno in [libc::EIO, libc::ENOSPC] {
         for_every_call(|nth| {
@@ -114,7 +130,10 @@ fn a_restore_that_failed_is_repeated_over_its_remains() {
 #[test]
 fn verify_never_calls_sound_what_it_could_not_read() {
     let _alone = alone();
-    let lab = Lab::with_backups(2);
+    fail_every_call_of_verify(&Lab::with_backups(2));
+}
+
+fn fail_every_call_of_verify(lab: &Lab) {
     let calls = for_every_call(|nth| {
         let fault = Fault::once(nth, libc::EIO);
         let (result, fired) = fault.during(|| lab.verify());
@@ -125,6 +144,29 @@ fn verify_never_calls_sound_what_it_could_not_read() {
         fired
     });
     assert!(calls > 30, "only {calls} calls: the points are not compiled in");
+}
+
+#[test]
+fn a_copy_that_failed_is_finished_by_repeating_it() {
+    let _alone = alone();
+    let copying = Copying::new();
+    for errno in [libc::EIO, libc::ENOSPC] {
+        let calls = for_every_call(|nth| {
+            copying.put_back();
+            let fault = Fault::once(nth, errno);
+            let (result, fired) = fault.during(|| copying.copy());
+            let context = format!("{fault:?}");
+            let copies = copying.assert_whole(&context);
+            match result {
+                // Whatever is not there is told.
+                Ok(report) => assert_eq!(copies, 3 - report.problems.len(), "{context}: {report:?}"),
+                Err(error) => assert_sensible(&error, &fault),
+            }
+            copying.assert_can_be_ended(&context);
+            fired
+        });
+        assert!(calls > 30, "only {calls} calls: the points are not compiled in");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ use blkdelta_core::grain_set::GrainSet;
 use blkdelta_core::manifest::working::WorkingManifest;
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::RestoreOptions;
-use blkdelta_core::operations::{apply, restore, verify};
+use blkdelta_core::operations::{apply, audit, restore, verify};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::Repository;
 use blkdelta_core::repository::tags::TagsDocument;
@@ -41,7 +41,7 @@ use sha2::Digest as _;
 use support::scratch::copy_folder;
 
 /// One folder for each format version that was ever written. Since v3 the second of three backups was merged into the third.
-const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
+const VERSIONS: [&str; 4] = ["v1", "v2", "v3", "v4"];
 const REPOSITORIES: [&str; 3] = ["blake3-zstd", "sha256-lz4", "xxh3-none"];
 
 fn golden(version: &str) -> PathBuf {
@@ -66,8 +66,15 @@ fn expected(version: &str, repository: &str, sequence: u32) -> String {
 fn restored(repository: &Repository, record: &BackupRecord, target: &Path) {
     let options = RestoreOptions { gentleness: Gentleness::full_speed(), ..RestoreOptions::new(target) };
     let report =
-        restore::restore(repository, record, options, &Progress::new(), &CancelToken::new()).unwrap();
+        restore::restore(repository, record, &options, &Progress::new(), &CancelToken::new()).unwrap();
     assert!(report.root_proven);
+}
+
+/// A copy, as a restore is written down in the repository.
+fn opened(version: &str, name: &str, scratch: &Path) -> Repository {
+    let folder = scratch.join(format!("repository-{version}-{name}"));
+    copy_folder(&golden(version).join(name), &folder);
+    Repository::open_local(&folder).unwrap()
 }
 
 fn records(repository: &Repository) -> Vec<BackupRecord> {
@@ -80,10 +87,10 @@ fn records(repository: &Repository) -> Vec<BackupRecord> {
 fn every_version_is_restored_and_verified() {
     let scratch = tempfile::tempdir().unwrap();
     for (version, name) in VERSIONS.iter().flat_map(|version| REPOSITORIES.map(|name| (version, name))) {
-        let repository = Repository::open_local(&golden(version).join(name)).unwrap();
+        let repository = opened(version, name, scratch.path());
         let records = records(&repository);
         let sequences: Vec<u32> = records.iter().map(|record| record.sequence).collect();
-        assert_eq!(sequences, if *version == "v3" { vec![1, 3] } else { vec![1, 2, 3] });
+        assert_eq!(sequences, if *version >= "v3" { vec![1, 3] } else { vec![1, 2, 3] });
         for record in &records {
             let target = scratch.path().join(format!("{version}-{name}-{}", record.sequence));
             restored(&repository, record, &target);
@@ -98,8 +105,11 @@ fn every_version_is_restored_and_verified() {
             &repository,
             &records,
             &[],
-            true,
-            &Gentleness::full_speed(),
+            &verify::VerifyOptions {
+                data: true,
+                gentleness: Gentleness::full_speed(),
+                ..verify::VerifyOptions::default()
+            },
             &Progress::new(),
             &CancelToken::new(),
         )
@@ -123,7 +133,7 @@ fn every_version_of_scan_files_is_read_and_applied() {
             assert!(parent.run(block, &entry.digest).unwrap().is_some(), "the run of block {block}");
         }
 
-        let repository = Repository::open_local(&golden(version).join("blake3-zstd")).unwrap();
+        let repository = opened(version, "blake3-zstd", scratch.path());
         let target = scratch.path().join(version);
         restored(&repository, &records(&repository)[0], &target);
         let (file, progress) = (golden(version).join("scan.delta"), Progress::new());
@@ -154,11 +164,28 @@ fn a_record_with_every_key_is_read() {
     assert_eq!((merged.schema_version, merged.sequence, merged.revision), (3, 3, 1));
     let replaced: Vec<u32> = merged.replaces.iter().map(|replaced| replaced.sequence).collect();
     assert_eq!(replaced, [2, 3]);
+    let bytes = fs::read(golden("v4").join("whole-record.json")).unwrap();
+    let known: BackupRecord = record::decode(&bytes).unwrap();
+    assert_eq!((known.schema_version, known.audit.map(|head| head.number)), (4, Some(3)));
     assert!(merged.answers_to(&merged.replaces[1].backup_id.to_string()), "the old id of the same state");
     assert!(
         merged.was_merged_from(&merged.replaces[0].backup_id.to_string()),
         "the id of a state that is gone"
     );
+}
+
+/// The log of three backups and a merge.
+#[test]
+fn an_audit_log_is_read_and_proven() {
+    let repository = Repository::open_local(&golden("v4").join("blake3-zstd")).unwrap();
+    let log = audit::audit(&repository, true).unwrap();
+    assert!(log.ok, "{:?}", log.problems);
+    let verbs: Vec<&str> = log.entries.iter().map(|entry| entry.verb.as_str()).collect();
+    assert_eq!(verbs, ["backup", "backup", "backup", "merge", "merge"]);
+    for entry in &log.entries {
+        let name = golden("v4").join(format!("blake3-zstd/audit/{:010}.json", entry.number));
+        assert_eq!(record::encode(entry).unwrap(), fs::read(name).unwrap(), "today's encoder");
+    }
 }
 
 /// Both generations put beside the record: the greater one counts, and today's encoder gives its bytes.

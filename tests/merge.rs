@@ -126,9 +126,9 @@ fn frames_that_are_alive_are_copied_and_others_are_gathered() {
         assert!(merged.bytes_encoded > 0, "{merged:?}");
         assert_same_bytes(&engine.stream(&merged.record, None).unwrap(), &bytes, "a merged backup");
         assert!(engine.verify(true).ok, "{:?}", engine.verify(true).problems);
-        // A quarter of a copied frame may be dead, and there are the indexes.
+        // A third of a copied frame may be dead, and there are the indexes.
         let alive = if first.is_none() { bytes.len() } else { 3 * BLOCK / 2 };
-        assert!(merged.record.delta.size < (alive + alive / 3 + (1 << 20)) as u64, "{merged:?}");
+        assert!(merged.record.delta.size < (alive + alive / 2 + (1 << 20)) as u64, "{merged:?}");
     }
     assert_eq!(engine.records().len(), 1);
 }

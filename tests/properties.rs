@@ -7,6 +7,7 @@ mod properties {
     pub mod changes;
     pub mod formats;
     pub mod hints;
+    pub mod resumes;
     pub mod retention;
     pub mod scans;
 

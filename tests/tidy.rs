@@ -14,7 +14,7 @@ use support::scratch::files_below;
 const FLOORS: [(&[&str], Neighbours); 9] = [
     (&["error"], Neighbours::Unknown),
     (&["geometry", "digest", "backup_id", "cancel", "progress", "units", "grain_set"], Neighbours::Allowed),
-    (&["flow", "sys", "format", "throttle", "retention"], Neighbours::Allowed),
+    (&["flow", "sys", "format", "throttle", "retention", "crypto"], Neighbours::Allowed),
     (
         &["source", "snapshot", "consistency", "hint", "sink", "manifest", "delta", "storage"],
         Neighbours::Allowed,
@@ -282,4 +282,73 @@ fn every_verb_has_its_file_in_core_agent_and_tests() {
     let missing: Vec<&String> =
         verbs.iter().filter(|verb| !root().join(format!("agent/src/commands/{verb}.rs")).is_file()).collect();
     assert!(missing.is_empty(), "no file in agent/src/commands: {missing:?}");
+}
+
+/// Our shell scripts: those that say so in their first line.
+fn scripts() -> Vec<PathBuf> {
+    let folders = ["scripts", "tests", "benches", "bindings", ".ci"];
+    let mut files: Vec<_> =
+        folders.into_iter().flat_map(|folder| files_below(&root().join(folder))).collect();
+    files.retain(|path| {
+        let bytes = std::fs::read(path).expect("a file that can be read");
+        let first = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
+        let first = first.lines().next().unwrap_or_default();
+        first.starts_with("# shellcheck shell=") || (first.starts_with("#!") && first.ends_with("sh"))
+    });
+    assert!(files.len() > 20, "{} scripts: the test looks in the wrong place", files.len());
+    files
+}
+
+/// The lines that pipe into a `grep` which ends at its first match.
+fn piped_into_a_quiet_grep(script: &str) -> Vec<String> {
+    let quiet = |word: &str| match word.strip_prefix("--") {
+        Some(long) => ["quiet", "silent"].contains(&long),
+        None => word.starts_with('-') && word.contains('q'),
+    };
+    let is_quiet_grep = |reader: &str| {
+        let words = reader.trim_start_matches('&').split_ascii_whitespace();
+        let mut words = words.skip_while(|word| word.contains('='));
+        words.next() == Some("grep")
+            && words.take_while(|word| !["&&", ";"].contains(word) && !word.ends_with(';')).any(quiet)
+    };
+    let script = script.replace("\\\n", " ").replace("|\n", "| ");
+    let lines = script.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let wrong = lines.filter(|line| line.replace("||", ";").split('|').skip(1).any(is_quiet_grep));
+    wrong.map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_reading_of_pipes_works() {
+    for wrong in [
+        "ls | grep -q x",
+        "ls |grep -Fxq x",
+        "ls | sort | LC_ALL=C grep -i -q x && y",
+        "ls | grep x -q",
+        "ls |\n  grep --quiet x",
+        "ls \\\n  | grep -qx y",
+    ] {
+        assert_eq!(piped_into_a_quiet_grep(wrong).len(), 1, "{wrong}");
+    }
+    for right in [
+        "grep -q x file",
+        "ls || grep -q x file",
+        "ls | grep x >/dev/null",
+        "ls | grep x; cmp -q a b",
+        "# ls | grep -q x",
+        "ls | grep -v '[|]' && grep -q x file",
+    ] {
+        assert!(piped_into_a_quiet_grep(right).is_empty(), "{right}");
+    }
+}
+
+/// Such a reader goes before its writer has ended: by chance that one dies of SIGPIPE, and `set -o pipefail` calls the
+/// check failed.
+#[test]
+fn no_reader_of_a_pipe_ends_early() {
+    let mut wrong = Vec::new();
+    for path in scripts() {
+        let text = std::fs::read_to_string(&path).expect("a script is UTF-8");
+        wrong.extend(piped_into_a_quiet_grep(&text).iter().map(|line| format!("{}: {line}", name(&path))));
+    }
+    assert_none("`| grep -q`: write `| grep ... >/dev/null`", &wrong);
 }

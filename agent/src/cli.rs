@@ -1,5 +1,7 @@
 //! The command line: structs only, no logic. Names and flags are a contract.
 
+mod copies;
+mod key;
 mod limits;
 mod reading;
 mod retention;
@@ -9,10 +11,13 @@ use std::path::PathBuf;
 use blkdelta_core::digest::DigestKind;
 use blkdelta_core::format::repository_config::Compression;
 use blkdelta_core::operations::backup::WantedKind;
+use blkdelta_core::operations::verify::sample::Sample;
 use blkdelta_core::units;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+pub use copies::{AuditArgs, CopyArgs};
+pub use key::{KeyArgs, KeyVerb, NewKeyArgs};
 pub use limits::{GentleArgs, LimitArgs, LimitsArgs, LimitsSetArgs, LimitsVerb};
 pub use reading::{ConsistencyArgs, ReadArgs, SnapshotArgs};
 pub use retention::{PruneArgs, TagArgs};
@@ -20,12 +25,12 @@ pub use retention::{PruneArgs, TagArgs};
 /// Changed-block tracking and incremental backup of raw volumes.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong use; 3 done, but something could not be read or proven; 10 no such repository;
-/// 11 locked by another; 14 verify found damage; 130 and 143 interrupted.
+/// 11 locked by another; 12 wrong key; 14 verify found damage; 130 and 143 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "blkdelta", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
-    /// Directory of the repository.
-    #[arg(short, long, global = true, env = "BLKDELTA_REPO", value_name = "DIR")]
+    /// Directory of the repository, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
+    #[arg(short, long, global = true, env = "BLKDELTA_REPO", value_name = "DIR|URL")]
     pub repo: Option<PathBuf>,
     /// One JSON document on standard output, and nothing else there.
     #[arg(long, global = true)]
@@ -64,16 +69,24 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Merge backups of a chain into one, inside the repository, without the volume.
     Merge(MergeArgs),
+    /// Copy backups into another repository, byte for byte, proven; what is there already stays as it is.
+    Copy(CopyArgs),
     /// Put a delta from `scan` onto the image it was taken against.
     Apply(ApplyArgs),
     /// Remove backups that no rule keeps; chains stay whole.
     Prune(PruneArgs),
+    /// Show who did what, and prove that nothing of it is gone.
+    Audit(AuditArgs),
     /// Give a backup tags, or take some away; the tag 'pin' keeps it for ever.
     Tag(TagArgs),
+    /// The keys of an encrypted repository.
+    Key(KeyArgs),
     /// Show or change the limits of work that is running.
     Limits(LimitsArgs),
     /// Remove what interrupted backups left: unfinished files, snapshots.
     Cleanup(CleanupArgs),
+    /// Remove locks whose holders are dead.
+    Unlock(UnlockArgs),
 }
 
 fn size_u32(text: &str) -> Result<u32, String> {
@@ -101,11 +114,15 @@ pub struct FormatArgs {
 /// Arguments of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Directory of the repository (instead of --repo).
+    /// Directory or URL of the repository (instead of --repo).
     pub directory: Option<PathBuf>,
     #[command(flatten)]
     pub format: FormatArgs,
-    /// Encrypt the repository (not built yet).
+    /// Take digest, block size, grain size and compression from this repository, so that backups can be copied.
+    #[arg(long, value_name = "REPO", conflicts_with_all = ["digest", "block_size", "grain_size", "compression"])]
+    pub like: Option<PathBuf>,
+    /// Encrypt all that is stored. The passphrase comes from BLKDELTA_PASSWORD_FILE or BLKDELTA_PASSWORD_COMMAND, or a key
+    /// file from BLKDELTA_KEY_FILE; else it is asked for.
     #[arg(long)]
     pub encrypt: bool,
 }
@@ -160,6 +177,10 @@ pub struct BackupArgs {
     /// Afterwards merge the oldest backups of the chain into a new full, if the chain is longer than N backups.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub max_chain: Option<u16>,
+    /// Go on where an interrupted backup of the same unchanged image file or read-only device was. (Of a read-only snapshot
+    /// it goes on without being asked.)
+    #[arg(long)]
+    pub resume: bool,
     /// A label; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub tag: Vec<String>,
@@ -247,6 +268,13 @@ pub struct RestoreArgs {
     /// Read the target again afterwards and prove the root on it.
     #[arg(long)]
     pub read_back: bool,
+    /// Restore what can be proven and list what is damaged, instead of failing; exit code 3. What is missing becomes zero,
+    /// with --in-place what is there stays.
+    #[arg(long)]
+    pub skip_damaged: bool,
+    /// Go on where an interrupted restore of this backup onto this target was.
+    #[arg(long)]
+    pub resume: bool,
     /// Of what was taken at this time or before (RFC 3339).
     #[arg(long, value_name = "TIME")]
     pub at: Option<Timestamp>,
@@ -265,6 +293,10 @@ pub struct VerifyArgs {
     /// Read every byte and prove each volume's root.
     #[arg(long)]
     pub data: bool,
+    /// Read this share, or so many bytes, of what is stored, what was proven longest ago first: 20 runs of 5% prove every
+    /// frame once.
+    #[arg(long, value_name = "P%|SIZE", conflicts_with = "data")]
+    pub sample: Option<Sample>,
     #[command(flatten)]
     pub gentle: GentleArgs,
 }
@@ -273,7 +305,8 @@ pub struct VerifyArgs {
 #[derive(Debug, Args)]
 pub struct MergeArgs {
     /// ID: this backup and all that it builds on become a full. A..B: the backups from A to B become one. The state of the
-    /// last one stays, under its id too; those before it go, unless others build on them.
+    /// last one stays, under its id too; those before it go, unless they are pinned, others build on them, or another volume
+    /// has one of their group.
     #[arg(value_name = "ID|A..B")]
     pub run: String,
     /// Volume that latest is of.
@@ -292,6 +325,18 @@ pub struct CleanupArgs {
     /// Only this volume.
     #[arg(long, value_name = "NAME")]
     pub volume: Option<String>,
+}
+
+/// Arguments of `unlock`.
+#[derive(Debug, Args)]
+pub struct UnlockArgs {
+    /// Only this volume.
+    #[arg(long, value_name = "NAME")]
+    pub volume: Option<String>,
+    /// Remove locks that may be alive too. If their holder does live, its run ends without a backup; nothing that is stored
+    /// is lost. Locks in a directory end with their process and are never removed.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `apply`.

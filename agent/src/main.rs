@@ -9,6 +9,7 @@ mod logging;
 mod progress_bar;
 mod ranges;
 mod report;
+mod secret;
 
 use std::process::ExitCode;
 
@@ -38,10 +39,14 @@ fn main() -> ExitCode {
         Verb::Restore(args) => commands::restore::run(&context, args),
         Verb::Verify(args) => commands::verify::run(&context, args),
         Verb::Merge(args) => commands::merge::run(&context, args),
+        Verb::Audit(args) => commands::audit::run(&context, &args),
+        Verb::Copy(args) => commands::copy::run(&context, args),
         Verb::Apply(args) => commands::apply::run(&context, &args),
+        Verb::Unlock(args) => commands::unlock::run(&context, &args),
         Verb::Cleanup(args) => commands::cleanup::run(&context, &args),
         Verb::Prune(args) => commands::prune::run(&context, &args),
         Verb::Tag(args) => commands::tag::run(&context, &args),
+        Verb::Key(args) => commands::key::run(&context, &args),
         Verb::Limits(args) => commands::limits::run(&context, args),
     };
     let exit = result.unwrap_or_else(|error| {

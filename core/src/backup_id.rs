@@ -25,6 +25,12 @@ impl BackupId {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 impl fmt::Display for BackupId {
@@ -310,6 +316,9 @@ pub struct BackupRecord {
     /// The backups whose place it took, oldest first, from earlier merges too; that of its own sequence had the same state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<ReplacedBackup>,
+    /// The head of the audit log when it was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditHead>,
 }
 
 /// A backup that was merged into another one.
@@ -322,16 +331,44 @@ pub struct ReplacedBackup {
     pub sequence: Sequence,
 }
 
+/// The newest entry of a repository's audit log at some moment; it stands for all entries up to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditHead {
+    /// Whose log: a record that was copied keeps the head of the repository that it was made in.
+    pub repository_id: BackupId,
+    /// The entry's number.
+    pub number: u32,
+    /// BLAKE3 of all its bytes, in hexadecimal digits.
+    pub digest: String,
+}
+
+impl AuditHead {
+    /// Of an entry's bytes.
+    #[must_use]
+    pub fn of(repository_id: BackupId, number: u32, bytes: &[u8]) -> Self {
+        Self { repository_id, number, digest: to_hex(blake3::hash(bytes).as_bytes()) }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)] // what serde wants
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
 impl BackupRecord {
-    /// The newest layout that this version writes: that of merged backups.
-    pub const SCHEMA_VERSION: u32 = 3;
-    /// The layout of a backup that was not merged, which older versions can read.
-    pub const SCHEMA_UNMERGED: u32 = 2;
+    /// The newest layout that this version writes: with a head of the audit log.
+    pub const SCHEMA_VERSION: u32 = 4;
+
+    /// The oldest layout that has all of its keys, so that older versions can read what they know.
+    #[must_use]
+    pub fn lowest_schema(&self) -> u32 {
+        match (&self.audit, self.revision) {
+            (Some(_), _) => Self::SCHEMA_VERSION,
+            (None, 0) => 2,
+            (None, _) => 3,
+        }
+    }
 
     /// The tag of backups that are never removed.
     pub const PIN: &str = "pin";
@@ -357,6 +394,28 @@ impl BackupRecord {
             .map(|replaced| replaced.backup_id)
             .chain([self.backup_id])
             .any(|id| id.to_string().starts_with(prefix))
+    }
+
+    /// Its files.
+    #[must_use]
+    pub fn files(&self) -> [&StoredFile; 2] {
+        [&self.delta, &self.manifest]
+    }
+
+    /// Its id, and those of all backups that were merged into it.
+    pub fn all_ids(&self) -> impl Iterator<Item = BackupId> {
+        self.replaces.iter().map(|replaced| replaced.backup_id).chain([self.backup_id])
+    }
+
+    /// Whether both stand for one state of one number: the same backup, or merges of it.
+    #[must_use]
+    pub fn is_same_state(&self, other: &Self) -> bool {
+        let names = |record: &Self| {
+            let older = record.replaces.iter().filter(|replaced| replaced.sequence == record.sequence);
+            older.map(|replaced| replaced.backup_id).chain([record.backup_id]).collect::<Vec<_>>()
+        };
+        (self.sequence, self.root) == (other.sequence, other.root)
+            && names(self).iter().any(|id| names(other).contains(id))
     }
 
     /// The snapshot that it left as the baseline of the next hint.

@@ -2,7 +2,7 @@
 //!
 //! Block digests decide; the parent's grain digests are looked at only for blocks that differ. Where they cannot be
 //! trusted (their check fails), where the block's length changed, or where the block differs but no grain does, the whole
-//! block is stored: too much is safe, too little is a wrong restore.
+//! block is stored: too much is safe, too little is a wrong restore. So it is where the parent's bytes are damaged.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::flow::{ChangedBlock, Verdict};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
+use crate::hint::block_set::BlockSet;
 use crate::manifest::working::WorkingManifest;
 use crate::sys::buffer_pool::PooledBuffer;
 
@@ -19,13 +20,20 @@ use crate::sys::buffer_pool::PooledBuffer;
 pub struct Comparer<'a> {
     parent: Option<&'a WorkingManifest>,
     geometry: Geometry,
+    damaged: Option<&'a BlockSet>,
 }
 
 impl<'a> Comparer<'a> {
     /// Against `parent`; without one every block that is not zero is changed.
     #[must_use]
     pub fn new(parent: Option<&'a WorkingManifest>, geometry: Geometry) -> Self {
-        Self { parent, geometry }
+        Self { parent, geometry, damaged: None }
+    }
+
+    /// Of these blocks the parent's stored bytes are damaged: they are stored whole, changed or not.
+    #[must_use]
+    pub fn heal(self, damaged: Option<&'a BlockSet>) -> Self {
+        Self { damaged, ..self }
     }
 
     /// What to do with block `index`.
@@ -41,10 +49,11 @@ impl<'a> Comparer<'a> {
         };
         let old = parent.entry(index)?.map_or(BlockDigest::UNKNOWN, |entry| entry.digest);
         let same_len = parent.header().geometry.block_len(index) == self.geometry.block_len(index);
-        if same_len && old.same(&digest) {
+        let damaged = self.damaged.is_some_and(|damaged| damaged.contains(index));
+        if same_len && old.same(&digest) && (!damaged || digest == BlockDigest::ZERO) {
             return Ok(Verdict::Unchanged);
         }
-        let comparable = same_len && old != BlockDigest::UNKNOWN;
+        let comparable = same_len && old != BlockDigest::UNKNOWN && !damaged;
         let run = if comparable { parent.run(index, &old)? } else { None };
         Ok(Verdict::Changed(match run {
             Some(run) => differing(old, &run, grains, buffer),

@@ -37,6 +37,11 @@ impl Gatherer {
         Self { geometry, number: 0, open: Vec::new(), closed: Vec::new(), spare }
     }
 
+    /// The frames before this number were written by somebody else.
+    pub fn start_at(&mut self, number: u64) {
+        self.number = number;
+    }
+
     /// Takes a changed block; its entry names frames by number.
     pub fn add(&mut self, index: BlockIndex, new: BlockDigest, block: &ChangedBlock) -> IndexEntry {
         let len = self.geometry.block_len(index);
@@ -89,10 +94,9 @@ impl Gatherer {
         self.close_open();
         for frame in 0..count / per_frame {
             let grain = first + frame * per_frame;
-            let start = self.geometry.grain_range(grain, len).start;
-            let end = self.geometry.grain_range(grain + per_frame - 1, len).end;
+            let range = self.geometry.grains_range(grain, per_frame, len);
             pieces.push(Piece { frame: self.number, raw_offset: 0, grains: per_frame });
-            self.close(RawBytes::Lent { buffer: Arc::clone(&block.buffer), range: start..end });
+            self.close(RawBytes::Lent { buffer: Arc::clone(&block.buffer), range });
         }
         count - count % per_frame
     }

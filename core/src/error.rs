@@ -47,6 +47,8 @@ pub enum ErrorKind {
     SnapshotLost,
     /// The source could not be read.
     Unreadable,
+    /// The repository went back to an older state, or became another one, since this host last saw it.
+    RolledBack,
     /// Stored data does not match its checksums or contradicts itself.
     Damaged,
     /// Written by a newer version, or with a feature this version does not know.
@@ -70,6 +72,7 @@ struct Inner {
     length: Option<u64>,
     hint: Option<String>,
     source: Option<Source>,
+    unclear: bool,
 }
 
 impl Error {
@@ -85,6 +88,7 @@ impl Error {
             length: None,
             hint,
             source: None,
+            unclear: false,
         }))
     }
 
@@ -148,10 +152,29 @@ impl Error {
         self
     }
 
+    /// Says that nobody knows whether it was done: the answer of another machine did not arrive.
+    #[must_use]
+    pub fn outcome_unknown(mut self) -> Self {
+        self.0.unclear = true;
+        self
+    }
+
+    /// Whether it may have been done all the same.
+    #[must_use]
+    pub fn may_have_been_done(&self) -> bool {
+        self.0.unclear
+    }
+
     /// What to match on.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Whether stored data is wrong, or cannot be read where it lies (a bad sector under the repository).
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        self.kind() == ErrorKind::Damaged || self.raw_os_error() == Some(libc::EIO)
     }
 
     /// The path it is about, if any.
@@ -231,10 +254,16 @@ fn default_hint(kind: ErrorKind) -> Option<&'static str> {
             Some("make one with `blkdelta init -r DIR`, or check --repo and BLKDELTA_REPO")
         }
         ErrorKind::Locked => Some("wait until the other run has ended; it releases the volume by itself"),
+        ErrorKind::WrongKey => Some(
+            "give the right one: BLKDELTA_PASSWORD_FILE, BLKDELTA_PASSWORD_COMMAND, BLKDELTA_KEY_FILE, or at the prompt",
+        ),
         ErrorKind::Damaged => {
             Some("run `blkdelta verify --data` to see what else is hurt, and restore from another backup")
         }
-        ErrorKind::Unsupported => Some("use the version of blkdelta that wrote it, or a newer one"),
+        ErrorKind::RolledBack => Some(
+            "`blkdelta list` shows what can still be restored; if this is meant, `blkdelta audit --accept` takes it as it is",
+        ),
+        ErrorKind::Unsupported => Some("update blkdelta: use the version that wrote it, or a newer one"),
         ErrorKind::NoSpace => Some("make room there and run it again; what was stored before is untouched"),
         ErrorKind::SnapshotLost => Some(
             "nothing was committed; give the snapshot more room (--snapshot-size) or the pool more space",

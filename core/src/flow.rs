@@ -70,6 +70,19 @@ pub struct Compared {
     pub verdict: Verdict,
 }
 
+impl Compared {
+    /// Whether it is what it was in the parent, and stored again all the same because the parent's bytes are damaged.
+    #[must_use]
+    pub fn is_healed(&self) -> bool {
+        match &self.verdict {
+            Verdict::Unchanged => false,
+            Verdict::Changed(block) => {
+                block.whole && block.old.same(&self.digest) && self.digest != BlockDigest::ZERO
+            }
+        }
+    }
+}
+
 /// Unchanged blocks have given their buffer back already.
 pub enum Verdict {
     /// Same digest and length as in the parent.
@@ -164,4 +177,6 @@ pub enum DeltaMessage {
     Frame(EncodedFrame),
     /// An index entry.
     Entry(IndexEntry),
+    /// Entries of all blocks before this one that have any have been sent.
+    Passed(BlockIndex),
 }

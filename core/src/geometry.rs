@@ -127,6 +127,12 @@ impl Geometry {
         to_usize(start)..to_usize(end)
     }
 
+    /// The same of `count` neighbouring grains, at least one.
+    #[must_use]
+    pub fn grains_range(&self, first: u32, count: u32, block_len: u32) -> std::ops::Range<usize> {
+        self.grain_range(first, block_len).start..self.grain_range(first + count - 1, block_len).end
+    }
+
     /// The block that holds byte `offset`.
     #[must_use]
     pub fn block_of(&self, offset: u64) -> BlockIndex {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! source -> reader -> hasher -> comparer -> encoder -> delta writer -> repository        backup, scan
-//! repository -> delta reader -> decoder -> sink (device, file, pipe, comparing)          restore, verify
+//! repository -> delta reader -> decoder -> sink (device, file, pipe)                     restore
+//! repository -> delta readers -> decoder -> roots                                        verify
 //! ```
 //!
 //! [`flow`] has the messages between the stages: read it first. [`operations`] has the verbs and is the only place that
@@ -25,7 +26,8 @@
 //! let made = backup::backup(&repository, &options, &progress, &cancel)?;
 //!
 //! let target = dir.path().join("restored.img");
-//! let back = restore::restore(&repository, &made.record, restore::RestoreOptions::new(&target), &progress, &cancel)?;
+//! let wanted = restore::RestoreOptions::new(&target);
+//! let back = restore::restore(&repository, &made.record, &wanted, &progress, &cancel)?;
 //! assert!(back.root_proven);
 //! assert_eq!(std::fs::read(&target).unwrap(), std::fs::read(&image).unwrap());
 //! # Ok(())
@@ -36,6 +38,7 @@ pub mod backup_id;
 pub mod cancel;
 pub mod comparer;
 pub mod consistency;
+pub mod crypto;
 pub mod delta;
 pub mod digest;
 pub mod encoder;

@@ -6,8 +6,10 @@
 //! full on), and one whose roll was interrupted: every step writes absolute values, so doing it twice is harmless.
 //! Losing it costs a read of the chain's indexes, nothing else.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+pub mod notes;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::backup_id::BackupRecord;
@@ -20,6 +22,7 @@ use crate::manifest::working::{self, WorkingManifest};
 use crate::repository::Repository;
 use crate::repository::chain::Chain;
 use crate::repository::layout::encode_volume;
+use crate::storage::local::remove_unfinished;
 use crate::sys::faults;
 use crate::sys::files::FileLock;
 use crate::sys::host;
@@ -53,13 +56,7 @@ pub struct LocalState {
 impl LocalState {
     /// Below `base`, in a folder named after the repository's id.
     pub fn new(base: &Path, repository: &Repository, volume: &str) -> Result<Self> {
-        let folder = base.join(repository.config().repository_id.to_string());
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        faults::point("mkdir").and_then(|()| builder.create(&folder)).map_err(|source| {
-            Error::io("making the folder of the local state", &folder, source)
-                .hint("set BLKDELTA_STATE to a folder that you may write to")
-        })?;
+        let folder = notes::folder(base, repository)?;
         let path = folder.join(format!("{}.manifest", encode_volume(volume)?));
         let lock = lock(&path.with_extension("lock"))?;
         Ok(Self { path, _lock: Some(lock) })
@@ -103,6 +100,7 @@ impl LocalState {
 
     /// Removes what a dead run left beside the state. The caller holds the volume's lock.
     pub fn remove_leftovers(&self) {
+        remove_unfinished(self.folder());
         for extension in ["next", "parent", "resized"] {
             if let Err(error) = working::remove(&self.path.with_extension(extension)) {
                 tracing::warn!(%error, "an unfinished local state stays; the next run removes it");

@@ -126,6 +126,97 @@ static void hurt(const char *pattern) {
     CHECK(system(command) == 0);
 }
 
+/* The same backups in another repository; copying again finds them there. */
+static void copying(void) {
+    struct blkdelta_copy_options options;
+    struct blkdelta_restore_options restore;
+    struct blkdelta_summary summary;
+    struct blkdelta_repository *other = new_repository("copies");
+    const char *ids[1] = {"latest"};
+    char *json = NULL;
+    CLEAR(summary);
+    CLEAR(options);
+    options.volume = "db";
+    options.ids = ids;
+    options.id_count = 1;
+    options.dry_run = 1;
+    DONE(blkdelta_copy(repository, other, &options, NULL, &summary, &json));
+    CHECK(summary.bytes_written == 0 && strstr(json, "\"dry_run\":true") != NULL);
+    blkdelta_string_free(json);
+    IS(blkdelta_show(other, "latest", "db", NULL, NULL), BLKDELTA_STATUS_NOT_FOUND);
+    options.dry_run = 0;
+    options.read_back = 1;
+    DONE(blkdelta_copy(repository, other, &options, NULL, &summary, NULL));
+    CHECK(summary.bytes_written > 0 && summary.problems == 0);
+    DONE(blkdelta_copy(repository, other, &options, NULL, &summary, &json));
+    CHECK(summary.bytes_written == 0 && strstr(json, "\"there_already\":1") != NULL);
+    blkdelta_string_free(json);
+    CLEAR(restore);
+    restore.target = "from_copy";
+    DONE(blkdelta_restore(other, "latest", &restore, NULL, NULL, NULL));
+    CHECK(same_files("volume", "from_copy"));
+    IS(blkdelta_copy(repository, repository, NULL, NULL, NULL, NULL), BLKDELTA_STATUS_WRONG_USE);
+    DONE(blkdelta_repository_close(other));
+}
+
+/* An interrupted restore goes on; one that was never begun cannot. */
+static int end_it(void *user, const struct blkdelta_progress *progress) {
+    (void)user;
+    return progress->bytes_done > 0;
+}
+
+static void going_on(void) {
+    struct blkdelta_restore_options options;
+    struct blkdelta_limit_options limits;
+    struct blkdelta_run_options run;
+    char *json = NULL;
+    CLEAR(options);
+    options.volume = "db";
+    options.target = "interrupted";
+    options.resume = 1;
+    IS(blkdelta_restore(repository, "latest", &options, NULL, NULL, NULL), BLKDELTA_STATUS_REFUSED);
+    options.resume = 0;
+    CLEAR(limits);
+    limits.write_limit = 4 << 20;
+    CLEAR(run);
+    run.limits = &limits;
+    run.on_progress = end_it;
+    run.progress_interval_ms = 1;
+    IS(blkdelta_restore(repository, "latest", &options, &run, NULL, NULL), BLKDELTA_STATUS_CANCELLED);
+    IS(blkdelta_restore(repository, "latest", &options, NULL, NULL, NULL), BLKDELTA_STATUS_REFUSED);
+    options.resume = 1;
+    DONE(blkdelta_restore(repository, "latest", &options, NULL, NULL, &json));
+    CHECK(strstr(json, "\"resumed_at\":") != NULL && strstr(json, "\"resumed_at\":null") == NULL);
+    CHECK(same_files("volume", "interrupted"));
+    blkdelta_string_free(json);
+}
+
+/* What is damaged is found by a sample of everything, and left out of a restore that is told to. */
+static void damage(void) {
+    struct blkdelta_verify_options options;
+    struct blkdelta_restore_options restore;
+    struct blkdelta_summary summary;
+    char *json = NULL;
+    CLEAR(summary);
+    CLEAR(options);
+    options.volume = "db";
+    options.sample = "100%";
+    IS(blkdelta_verify(repository, &options, NULL, &summary, &json), BLKDELTA_STATUS_DAMAGE_FOUND);
+    CHECK(summary.problems > 0 && strstr(json, "\"coverage\":{") != NULL);
+    blkdelta_string_free(json);
+    options.sample = "much";
+    IS(blkdelta_verify(repository, &options, NULL, NULL, NULL), BLKDELTA_STATUS_WRONG_USE);
+    CLEAR(restore);
+    restore.volume = "db";
+    restore.target = "holey";
+    IS(blkdelta_restore(repository, "latest", &restore, NULL, NULL, NULL), BLKDELTA_STATUS_DAMAGED);
+    restore.force = 1;
+    restore.skip_damaged = 1;
+    IS(blkdelta_restore(repository, "latest", &restore, NULL, &summary, &json), BLKDELTA_STATUS_DOUBTFUL);
+    CHECK(summary.problems > 0 && summary.root_proven == 0 && strstr(json, "\"missing\":[{") != NULL);
+    blkdelta_string_free(json);
+}
+
 static void verification(void) {
     struct blkdelta_verify_options options;
     struct blkdelta_summary summary;
@@ -205,6 +296,52 @@ static void cleaning(void) {
     blkdelta_string_free(json);
 }
 
+static void encryption(void) {
+    struct blkdelta_repository *sealed = NULL;
+    struct blkdelta_repository *plain = repository;
+    unsigned char *stored;
+    size_t length = 0;
+    char *json = NULL;
+    IS(blkdelta_init_encrypted("sealed", NULL, NULL, NULL, &sealed), BLKDELTA_STATUS_WRONG_USE);
+    DONE(blkdelta_init_encrypted("sealed", NULL, "correct horse", &json, &sealed));
+    CHECK(strstr(json, "aes-256-gcm") != NULL);
+    blkdelta_string_free(json);
+    DONE(back_up(sealed, "volume", NULL, NULL));
+    DONE(blkdelta_repository_close(sealed));
+    IS(blkdelta_repository_open("sealed", &sealed), BLKDELTA_STATUS_WRONG_KEY);
+    CHECK(strstr(blkdelta_last_error_hint(), "BLKDELTA_PASSWORD_FILE") != NULL);
+    IS(blkdelta_repository_open_with("sealed", "battery staple", &sealed), BLKDELTA_STATUS_WRONG_KEY);
+    IS(blkdelta_repository_open_with("repo", "correct horse", &sealed), BLKDELTA_STATUS_WRONG_KEY);
+    write_file("password", (const unsigned char *)"correct horse\n", 14);
+    CHECK(setenv("BLKDELTA_PASSWORD_FILE", "password", 1) == 0);
+    DONE(blkdelta_repository_open("sealed", &repository));
+    CHECK(unsetenv("BLKDELTA_PASSWORD_FILE") == 0);
+    DONE(blkdelta_list(repository, NULL, &json));
+    CHECK(strstr(json, "\"db\"") != NULL);
+    blkdelta_string_free(json);
+    DONE(blkdelta_repository_close(repository));
+    repository = plain;
+    stored = read_file("sealed/volumes/db/records/0000000001.json", &length);
+    CHECK(length > 64 && memcmp(stored, "\x89" "BKS", 4) == 0);
+    free(stored);
+}
+
+/* Whoever made a repository knows what was in it, as whoever opened it does. */
+static void going_back(void) {
+    struct blkdelta_repository *made = new_repository("made");
+    const char *tag[1] = {"new"};
+    char *json = NULL;
+    DONE(back_up(made, "volume", NULL, NULL));
+    CHECK(system("cp -r made older") == 0);
+    DONE(back_up(made, "volume", NULL, NULL));
+    CHECK(system("rm -rf made && mv older made") == 0);
+    IS(blkdelta_tag(made, "latest", "db", tag, 1, NULL, 0, NULL), BLKDELTA_STATUS_ROLLED_BACK);
+    IS(blkdelta_verify(made, NULL, NULL, NULL, &json), BLKDELTA_STATUS_DAMAGE_FOUND);
+    CHECK(strstr(json, "went back") != NULL);
+    blkdelta_string_free(json);
+    DONE(blkdelta_repository_close(made));
+}
+
 int main(void) {
     char *json = NULL;
     volume = make_volume("volume");
@@ -223,7 +360,12 @@ int main(void) {
     merging();
     pruning();
     cleaning();
+    encryption();
+    going_back();
+    copying();
+    going_on();
     verification();
+    damage();
     DONE(blkdelta_repository_close(repository));
     free(volume);
     return 0;

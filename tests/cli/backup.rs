@@ -296,3 +296,100 @@ fn a_group_is_told_as_one_and_hooks_run_around_it() {
         .fails(1, &["before-snapshot", "HINT"]);
     assert_eq!(shell.json(&["list"]).as_array().unwrap().len(), 2);
 }
+
+/// Starts a slow backup and ends it with this signal when `ready`.
+fn interrupted(shell: &Shell, flags: &[&str], signal: &str, ready: impl Fn() -> bool) -> Option<i32> {
+    let mut arguments = vec!["backup", "db", "--volume", "db", "--bwlimit", "2MiB/s"];
+    arguments.extend(flags);
+    let mut command = shell.command(&arguments);
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let gate = support::scratch::no_descriptor_leaks();
+    let mut child = command.spawn().unwrap();
+    drop(gate);
+    while !ready() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
+    child.wait().unwrap().code()
+}
+
+/// Sizes of what is not finished.
+fn unfinished(shell: &Shell) -> Vec<u64> {
+    let files = files_below(&shell.scratch.path("repo")).into_iter();
+    let left = files.filter(|path| path.to_str().unwrap().ends_with(".unfinished"));
+    left.filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).collect()
+}
+
+/// Some of the volume has been stored.
+fn some_stored(shell: &Shell) -> bool {
+    unfinished(shell).iter().any(|size| *size > 1 << 20)
+}
+
+/// How far an interrupted backup has come by its note, in bytes; 0 without one.
+fn noted(shell: &Shell) -> u64 {
+    let mut files = files_below(&shell.scratch.path("state")).into_iter();
+    let note = files.rfind(|path| path.to_str().unwrap().ends_with(".checkpoint"));
+    let note: Option<serde_json::Value> =
+        note.and_then(|path| std::fs::read(path).ok()).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    note.map_or(0, |note| number(&note, "next") * (64 << 10))
+}
+
+#[test]
+fn an_interrupted_backup_goes_on_when_it_is_asked_to() {
+    let shell = Shell::with_repository();
+    let mut volume = Volume::new(shell.scratch.path("db"), random_bytes(31, 24 << 20));
+    assert_eq!(interrupted(&shell, &[], "-TERM", || some_stored(&shell)), Some(143));
+    assert_eq!(unfinished(&shell).len(), 1);
+    // Killed while it goes on, behind a mark of its own: the next one goes on from there.
+    let before = noted(&shell);
+    assert!(before > 0);
+    assert_eq!(interrupted(&shell, &["--resume"], "-KILL", || noted(&shell) > before), None);
+    let report = shell.json(&["backup", "db", "--volume", "db", "--resume"]);
+    let resumed = number(&report, "resumed_at");
+    assert!(resumed > before && resumed < 24 << 20, "behind the second run's mark: {report}");
+    assert_eq!(number(&report, "bytes_read"), (24 << 20) - resumed);
+    assert_eq!(number(&report, "bytes_changed"), 24 << 20, "all that the backup holds");
+    assert!(unfinished(&shell).is_empty());
+    let _ = shell.json(&["restore", "latest", "back", "--read-back"]);
+    assert!(read(&shell.scratch.path("back")) == volume.bytes());
+    let _ = shell.run(&["verify", "--data"]).exits(0);
+
+    // Without being asked it begins anew, and what was left goes.
+    volume.write(0, &random_bytes(32, 6 << 20));
+    assert_eq!(interrupted(&shell, &[], "-INT", || some_stored(&shell)), Some(130));
+    let report = shell.json(&["backup", "db", "--volume", "db"]);
+    assert!(report["resumed_at"].is_null() && number(&report, "bytes_read") == 24 << 20, "{report}");
+    assert!(unfinished(&shell).is_empty());
+    let ran = shell.run(&["backup", "db", "--volume", "db", "--resume", "--json"]).exits(0);
+    assert!(ran.json()["resumed_at"].is_null() && ran.err.contains("no interrupted backup"), "{}", ran.err);
+}
+
+#[test]
+fn a_source_that_may_have_changed_is_not_gone_on_with() {
+    let shell = Shell::with_repository();
+    let mut volume = Volume::new(shell.scratch.path("db"), random_bytes(33, 16 << 20));
+    assert_eq!(interrupted(&shell, &[], "-TERM", || some_stored(&shell)), Some(143));
+    volume.write(7 << 20, b"changed meanwhile");
+    shell.run(&["backup", "db", "--volume", "db", "--resume"]).fails(1, &["may have changed", "--resume"]);
+    shell
+        .run(&["backup", "db", "--volume", "db", "--resume", "--allow-live"])
+        .fails(1, &["may have changed", "--resume"]);
+    let _ = shell.backup("db");
+    let _ = shell.json(&["restore", "latest", "back"]);
+    assert!(read(&shell.scratch.path("back")) == volume.bytes());
+
+    // What was left is damaged: that is told, and the next run begins anew.
+    volume.write(0, &random_bytes(34, 8 << 20));
+    assert_eq!(interrupted(&shell, &[], "-TERM", || some_stored(&shell)), Some(143));
+    let files = files_below(&shell.scratch.path("repo"));
+    let left = files.iter().find(|path| path.to_str().unwrap().ends_with(".unfinished")).unwrap();
+    let mut bytes = read(left);
+    bytes[2000] ^= 1;
+    write(left, &bytes);
+    shell.run(&["backup", "db", "--volume", "db", "--resume"]).fails(1, &["frame", ".unfinished"]);
+    let _ = shell.run(&["backup", "db", "--volume", "db", "--resume"]).exits(0);
+    let _ = shell.json(&["restore", "latest", "again"]);
+    assert!(read(&shell.scratch.path("again")) == volume.bytes());
+}

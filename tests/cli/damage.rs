@@ -11,6 +11,8 @@ use support::engine::{Engine, small};
 use support::model::{Change, Volume};
 use support::scratch::{assert_same_bytes, files_below, read, write};
 
+use super::number;
+
 /// A full, an incremental that has data and zeros, and a differential; with their states.
 struct Small {
     engine: Engine,
@@ -32,7 +34,7 @@ impl Small {
             saved.push((record, volume.bytes().to_vec()));
         }
         let mut files = files_below(&engine.scratch.path("repo"));
-        files.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+        files.retain(|path| is_of_a_backup(path));
         assert_eq!(
             files.len(),
             10,
@@ -54,6 +56,11 @@ impl Small {
             }
         }
     }
+}
+
+/// Damage in the audit log hurts no backup; tests/cli/audit.rs looks at it.
+fn is_of_a_backup(path: &std::path::Path) -> bool {
+    !path.ends_with("lock") && path.parent().is_none_or(|folder| !folder.ends_with("audit"))
 }
 
 /// Places in a file of this length: the start and the end densely, the rest in steps.
@@ -125,7 +132,7 @@ fn the_command_tells_damage_by_its_exit_code() {
     volume.write(0, b"changed");
     let _ = shell.backup("db");
     let mut files = files_below(&shell.scratch.path("repo"));
-    files.retain(|path| path.file_name().is_some_and(|name| name != "lock"));
+    files.retain(|path| is_of_a_backup(path));
     for path in &files {
         let sound = read(path);
         for at in [3, sound.len() / 2, sound.len() - 3] {
@@ -170,4 +177,49 @@ fn assert_restores(shell: &Shell, newest: &[u8], what: &str) {
         0 => assert_same_bytes(&ran.out, newest, what),
         code => panic!("{what}: restore ended with {code}: {}", ran.err),
     }
+}
+
+/// Flips a byte in the frames of the backup with this number.
+fn damage(shell: &Shell, number: &str) {
+    let deltas = files_below(&shell.scratch.path("repo/volumes/db/deltas"));
+    let delta = deltas.iter().find(|path| path.to_str().unwrap().contains(&format!("{number}-"))).unwrap();
+    let mut bytes = read(delta);
+    bytes[1024] ^= 1;
+    write(delta, &bytes);
+}
+
+/// What verify found damaged, the next backup stores again, as far as the source still has it.
+#[test]
+fn a_later_backup_heals_what_the_source_still_has() {
+    let shell = Shell::with_repository();
+    let mut volume = Volume::new(shell.scratch.path("db"), random_bytes(1, 1_000_000));
+    let first = shell.backup("db");
+    volume.write(100_000, b"changed");
+    let _ = shell.backup("db");
+    damage(&shell, "0000000001");
+    // The first frame is the first MiB: all of it.
+    let _ = shell.run(&["verify", "--sample", "100%"]).exits(14);
+    volume.write(900_000, b"changed too");
+    // Not even a hint that nothing changed keeps it from reading what is damaged.
+    shell.scratch.file("map", b"851968 65536 data\n");
+    let healing = shell.json(&["backup", "db", "--volume", "db", "--hints", "map"]);
+    assert_eq!(number(&healing, "blocks_healed"), 15, "all but the one that changed: {healing}");
+    assert_eq!(number(&healing, "blocks_changed"), 1, "{healing}");
+    let _ = shell.run(&["verify", "latest", "--data"]).exits(0); // it needs none of what is damaged
+    let _ = shell.json(&["restore", "latest", "back", "--read-back"]);
+    assert!(read(&shell.scratch.path("back")) == volume.bytes());
+    let report = shell.run(&["verify", "--data", "--json"]).exits(14).json();
+    let hurt: Vec<_> =
+        report["problems"].as_array().unwrap().iter().map(|p| p["backup_id"].clone()).collect();
+    assert!(hurt.contains(&first["backup_id"]) && !hurt.contains(&healing["backup_id"]), "{report}");
+
+    // Healed once is enough, and a merge keeps it.
+    volume.write(5000, b"once more");
+    let next = shell.json(&["backup", "db", "--volume", "db"]);
+    assert_eq!((number(&next, "blocks_healed"), number(&next, "blocks_changed")), (0, 1), "{next}");
+    let _ = shell.run(&["merge", "latest~2..latest"]).exits(0);
+    let _ = shell.json(&["restore", "latest", "merged", "--read-back"]);
+    assert!(read(&shell.scratch.path("merged")) == volume.bytes());
+    let _ = shell.run(&["merge", "latest"]).exits(0);
+    let _ = shell.run(&["verify", "--data"]).exits(0);
 }

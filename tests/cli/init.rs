@@ -45,13 +45,6 @@ fn a_second_init_changes_nothing() {
 }
 
 #[test]
-fn encryption_is_refused_until_it_is_built() {
-    let shell = Shell::new();
-    shell.run(&["init", "--encrypt"]).fails(2, &["encrypt"]);
-    assert!(!shell.scratch.path("repo").exists(), "a repository that is not encrypted was made all the same");
-}
-
-#[test]
 fn impossible_formats_are_wrong_use() {
     let shell = Shell::new();
     for (flag, value) in [

@@ -2,11 +2,14 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)] // the helpers of a test may end it too
 
 mod apply;
+mod audit;
 mod backup;
 mod cleanup;
+mod copy;
 mod damage;
 mod diff;
 mod init;
+mod key;
 mod limits;
 mod list;
 mod merge;
@@ -15,6 +18,7 @@ mod restore;
 mod scan;
 mod show;
 mod tag;
+mod unlock;
 mod verify;
 
 use blkdelta_core::backup_id::BackupRecord;
@@ -24,7 +28,7 @@ use support::binary::Shell;
 use support::scratch::{read, write};
 
 /// Every verb with the flags that are a contract.
-const VERBS: [(&str, &[&str]); 11] = [
+const VERBS: [(&str, &[&str]); 14] = [
     ("init", &["--digest", "--block-size", "--grain-size", "--compression", "--encrypt"]),
     (
         "backup",
@@ -41,14 +45,27 @@ const VERBS: [(&str, &[&str]); 11] = [
             "--new-identity",
             "--queue-depth",
             "--tag",
+            "--resume",
         ],
     ),
     ("scan", &["--manifest", "--write-manifest", "--delta", "--new-identity"]),
     ("list", &["--volume"]),
     ("show", &["--volume"]),
     ("diff", &["--volume"]),
-    ("restore", &["--volume", "--range", "--in-place", "--force", "--at", "--read-back"]),
-    ("verify", &["--volume", "--data"]),
+    (
+        "restore",
+        &[
+            "--volume",
+            "--range",
+            "--in-place",
+            "--force",
+            "--at",
+            "--read-back",
+            "--skip-damaged",
+            "--resume",
+        ],
+    ),
+    ("verify", &["--volume", "--data", "--sample"]),
     ("apply", &["--force"]),
     (
         "prune",
@@ -68,6 +85,9 @@ const VERBS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("tag", &["--add", "--remove", "--volume"]),
+    ("audit", &["--check", "--last", "--accept"]),
+    ("copy", &["--to", "--volume", "--read-back", "--dry-run"]),
+    ("key", &["list", "add", "passwd", "remove", "rotate", "export", "import"]),
 ];
 
 /// A number of a report.

@@ -134,3 +134,87 @@ fn what_is_damaged_is_not_merged_into_something_that_looks_sound() {
     let _ = shell.json(&["merge", &ids[2]]);
     assert_restores(&shell, &ids[2], &states[2]);
 }
+
+/// Two volumes at one moment; returns what the backup told of each.
+fn together(shell: &Shell, state: u8, more: &[&str]) -> Vec<serde_json::Value> {
+    for volume in ["a", "b"] {
+        write(&shell.scratch.path(volume), &vec![state; 200_000]);
+    }
+    let arguments = ["backup", "a", "b", "--group", "--volume", "a", "--volume", "b"];
+    shell.json(&[&arguments[..], more].concat()).as_array().expect("a group").clone()
+}
+
+/// Numbers of a volume's backups, after a proof that each restores and that no group lost one of its two.
+fn whole_groups(shell: &Shell, volume: &str) -> Vec<u64> {
+    let listed = shell.json(&["list"]);
+    let listed = listed.as_array().expect("an array");
+    for record in listed.iter().filter(|record| record["group"].is_string()) {
+        let members = listed.iter().filter(|other| other["group"] == record["group"]).count();
+        assert_eq!(members, 2, "the group of {record}");
+    }
+    assert_eq!(shell.json(&["verify", "--data"])["ok"], true);
+    let own = listed.iter().filter(|record| record["volume"] == volume);
+    own.map(|record| record["sequence"].as_u64().expect("a number")).collect()
+}
+
+#[test]
+fn a_merge_keeps_what_others_of_a_group_need_and_prune_takes_groups_whole() {
+    let shell = Shell::with_repository();
+    let rounds: Vec<_> = (1..=3).map(|state| together(&shell, state, &[])).collect();
+    for volume in ["a", "b"] {
+        let merged = shell.json(&["merge", "latest", "--volume", volume]);
+        assert_eq!(merged["kind"], "full");
+        assert_eq!(merged["group"], rounds[2][0]["group"], "the state that stays is still of its group");
+        let kept = merged["kept"].as_array().expect("an array");
+        assert_eq!(kept.len(), 2, "{merged}");
+        assert!(
+            kept.iter().all(|kept| kept["reason"].as_str().expect("a text").contains("of one group with"))
+        );
+        assert_eq!(whole_groups(&shell, volume), [1, 2, 3]);
+    }
+    assert_restores(&shell, rounds[1][0]["backup_id"].as_str().expect("an id"), &[2; 200_000]);
+    assert_eq!(shell.json(&["prune", "--keep-last", "1"])["removed"], 4);
+    assert_eq!(whole_groups(&shell, "b"), [3]);
+}
+
+#[test]
+fn volumes_that_are_backed_up_together_lose_their_oldest_groups_together() {
+    let shell = Shell::with_repository();
+    for state in 1..=5 {
+        for told in together(&shell, state, &["--max-chain", "3"]) {
+            assert_eq!(told["merged"].is_object(), state > 3, "backup {state}");
+            assert!(state <= 3 || told["merged"]["kept"] == serde_json::json!([]), "{told}");
+        }
+    }
+    assert_eq!(whole_groups(&shell, "a"), [3, 4, 5]);
+    assert_eq!(whole_groups(&shell, "b"), [3, 4, 5]);
+}
+
+#[test]
+fn a_chain_stays_long_rather_than_tear_a_group_apart() {
+    let shell = Shell::with_repository();
+    for state in 1..=2 {
+        let _ = together(&shell, state, &[]);
+    }
+    write(&shell.scratch.path("a"), &[3; 200_000]);
+    let alone = ["backup", "a", "--volume", "a", "--max-chain", "2"];
+    let ran = shell.run(&alone).exits(0);
+    assert!(ran.err.contains("one of a group with its oldest states"), "{ran:?}");
+    assert_eq!(whole_groups(&shell, "a"), [1, 2, 3]);
+    // Only the first states of both may go: the second one of `b` is what its chain begins with.
+    let _ = together(&shell, 4, &["--max-chain", "2"]);
+    assert_eq!(whole_groups(&shell, "a"), [2, 3, 4]);
+    assert_eq!(whole_groups(&shell, "b"), [2, 3]);
+}
+
+#[test]
+fn a_pin_keeps_its_whole_group_beside_short_chains() {
+    let shell = Shell::with_repository();
+    let first = together(&shell, 1, &[]);
+    let _ = shell.json(&["tag", first[1]["backup_id"].as_str().expect("an id"), "--add", "pin"]);
+    for state in 2..=4 {
+        let _ = together(&shell, state, &["--max-chain", "2"]);
+    }
+    assert_eq!(whole_groups(&shell, "a"), [1, 3, 4]);
+    assert_eq!(whole_groups(&shell, "b"), [1, 3, 4]);
+}

@@ -1,5 +1,7 @@
 //! `blkdelta restore`
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::Value;
 use support::binary::Shell;
 use support::content::random_bytes;
@@ -145,4 +147,116 @@ fn targets_that_cannot_be_are_refused_with_their_path() {
     shell.run(&["restore", "latest", "repo/config.json", "--force"]).fails(1, &["repo"]);
     assert!(!shell.scratch.path("new").exists());
     let _ = shell.run(&["list"]).exits(0);
+}
+
+/// Flips a byte in the frames of the full; returns the second state with the damaged part zero.
+fn damage_full(shell: &Shell, state: &[u8]) -> Vec<u8> {
+    let deltas = support::scratch::files_below(&shell.scratch.path("repo"));
+    let delta = deltas.iter().find(|path| path.to_str().unwrap().contains("deltas/0000000001-")).unwrap();
+    let mut bytes = read(delta);
+    bytes[1024] ^= 1;
+    support::scratch::write(delta, &bytes);
+    // All of the full is in one frame; the grain at 150,000 lies in the second delta.
+    let mut rest = vec![0; state.len()];
+    rest[147_456..151_552].copy_from_slice(&state[147_456..151_552]);
+    rest
+}
+
+#[test]
+fn what_is_damaged_can_be_skipped_and_is_listed() {
+    let (shell, states, _) = two_backups();
+    let rest = damage_full(&shell, &states[1]);
+    shell.run(&["restore", "latest", "strict"]).fails(1, &["frame", ".delta", "--skip-damaged"]);
+    let missing = serde_json::json!([[0, 147_456], [151_552, 300_001 - 151_552]]);
+    let listed = |report: &Value| -> Value {
+        let ranges = report["missing"].as_array().unwrap().iter();
+        ranges.map(|range| serde_json::json!([range["offset"], range["length"]])).collect()
+    };
+    let report = shell.run(&["restore", "latest", "new", "--skip-damaged", "--json"]).exits(3).json();
+    assert_eq!(listed(&report), missing, "{report}");
+    assert_eq!(number(&report, "bytes_missing"), 300_001 - 4096);
+    assert_eq!(report["root_proven"], false);
+    assert_same_bytes(&read(&shell.scratch.path("new")), &rest, "what can be proven");
+    let shown = shell.run(&["restore", "latest", "shown", "--skip-damaged", "--read-back"]).exits(3);
+    assert!(
+        shown.text().contains("MISSING 0+147456: ") && shown.text().contains("root not"),
+        "{}",
+        shown.text()
+    );
+    let piped = shell.run(&["restore", "latest", "-", "--skip-damaged"]).exits(3);
+    assert_same_bytes(&piped.out, &rest, "into standard output");
+    assert!(piped.err.contains("missing 0+147456"), "{}", piped.err);
+
+    // A used target: what is missing becomes zero, and in place it stays.
+    let used = shell.scratch.file("used", &random_bytes(8, 300_001));
+    let _ = shell.run(&["restore", "latest", "used", "--skip-damaged", "--force"]).exits(3);
+    assert_same_bytes(&read(&used), &rest, "over a used target");
+    let other = random_bytes(9, 300_001);
+    let mut expected = other.clone();
+    expected[147_456..151_552].copy_from_slice(&states[1][147_456..151_552]);
+    let kept = shell.scratch.file("kept", &other);
+    let _ = shell.run(&["restore", "latest", "kept", "--skip-damaged", "--in-place"]).exits(3);
+    assert_same_bytes(&read(&kept), &expected, "in place");
+    // What the target still holds as it must be is not missing.
+    let old = shell.scratch.file("old", &states[0]);
+    let report = shell.json(&["restore", "latest", "old", "--skip-damaged", "--in-place"]);
+    assert_eq!((&report["root_proven"], listed(&report)), (&true.into(), serde_json::json!([])));
+    assert_same_bytes(&read(&old), &states[1], "healed by the target");
+    let part = shell.run(&["restore", "latest", "-", "--skip-damaged", "--range", "147456+4096"]).exits(0);
+    assert_same_bytes(&part.out, &states[1][147_456..151_552], "a range that is whole");
+}
+
+/// Interrupted by SIGTERM while it writes slowly; then it goes on.
+#[test]
+fn an_interrupted_restore_goes_on() {
+    let shell = Shell::with_repository();
+    let volume = Volume::new(shell.scratch.path("db"), random_bytes(21, 24 << 20));
+    let _ = shell.backup("db");
+    let begin = |target: &str| {
+        let mut command = shell.command(&["restore", "latest", target, "--write-limit", "2MiB/s"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let gate = support::scratch::no_descriptor_leaks();
+        let child = command.spawn().unwrap();
+        drop(gate);
+        let written = || std::fs::metadata(shell.scratch.path(target)).map_or(0, |file| file.blocks() * 512);
+        while written() < 2 << 20 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        child
+    };
+    let mut child = begin("target");
+    let signalled = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let target = shell.scratch.path("target");
+    assert!(read(&target) != volume.bytes(), "it was interrupted before its end");
+    shell.run(&["restore", "latest", "target"]).fails(1, &["not empty"]);
+    shell.run(&["restore", "latest", "other", "--resume"]).fails(1, &["no interrupted restore"]);
+    shell.run(&["restore", "latest", "-", "--resume"]).fails(2, &["--resume"]);
+    shell.run(&["restore", "latest", "target", "--resume", "--range", "0+1"]).fails(1, &["--range"]);
+    // Somebody wrote into what had been restored: nothing of it is believed.
+    let mut bytes = read(&target);
+    bytes[70_000..70_010].fill(7);
+    std::fs::write(&target, &bytes).unwrap();
+    let report = shell.json(&["restore", "latest", "target", "--resume"]);
+    let resumed = number(&report, "resumed_at");
+    assert!(resumed > 0 && resumed < 24 << 20, "{report}");
+    assert!(number(&report, "bytes_kept") > 0 && report["root_proven"] == true, "{report}");
+    assert_same_bytes(&read(&target), volume.bytes(), "resumed");
+    shell.run(&["restore", "latest", "target", "--resume"]).fails(1, &["no interrupted restore"]);
+
+    // Killed at once: the note says that the target is ours, though nothing of it counts as durable.
+    let mut child = begin("killed");
+    child.kill().unwrap();
+    let _ = child.wait().unwrap();
+    std::fs::remove_file(shell.scratch.path("killed")).unwrap();
+    std::fs::write(shell.scratch.path("killed"), b"another file").unwrap();
+    shell.run(&["restore", "latest", "killed", "--resume"]).fails(1, &["another target"]);
+    std::fs::remove_file(shell.scratch.path("killed")).unwrap();
+    let mut child = begin("killed");
+    child.kill().unwrap();
+    let _ = child.wait().unwrap();
+    let report = shell.json(&["restore", "latest", "killed", "--resume", "--read-back"]);
+    assert_eq!(report["root_proven"], true);
+    assert_same_bytes(&read(&shell.scratch.path("killed")), volume.bytes(), "resumed after a kill");
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use blkdelta_core::error::Result;
 use blkdelta_core::storage::memory::MemoryStorage;
-use blkdelta_core::storage::{LockGuard, ObjectReader, ObjectWriter, Storage};
+use blkdelta_core::storage::{LockGuard, ObjectReader, ObjectWriter, Storage, Unlocked};
 
 /// One durable change.
 #[derive(Clone)]
@@ -22,7 +22,7 @@ pub enum Step {
 /// All changes in order.
 pub type Steps = Arc<Mutex<Vec<Step>>>;
 
-/// Called before a step with its verb (`finish`, `put_new`, `remove`, `list`) and the object's name.
+/// Called before a step with its verb (`finish`, `put_new`, `remove`, `list`, `retain`) and the object's name.
 pub type Hook = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// The storage.
@@ -61,7 +61,7 @@ impl Journal {
         storage
     }
 
-    /// Names of all objects after these steps.
+    /// Names of all objects after these steps, but for those of the audit log.
     pub fn names(&self) -> Vec<String> {
         let mut names = BTreeMap::new();
         for step in self.steps() {
@@ -70,13 +70,21 @@ impl Journal {
                 Step::Remove(name) => names.remove(&name),
             };
         }
-        names.into_keys().collect()
+        names.into_keys().filter(|name| !name.starts_with("audit/")).collect()
     }
 }
 
 struct NoLock;
 
-impl LockGuard for NoLock {}
+impl LockGuard for NoLock {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn can_be_lost(&self) -> bool {
+        true
+    }
+}
 
 impl Storage for Journal {
     fn create(&self, name: &str) -> Result<Box<dyn ObjectWriter>> {
@@ -110,6 +118,15 @@ impl Storage for Journal {
         let mut steps = self.steps.lock().unwrap();
         self.inner.remove(name)?;
         steps.push(Step::Remove(name.into()));
+        Ok(())
+    }
+
+    fn unlock(&self, _name: &str, _force: bool) -> Result<Unlocked> {
+        Ok(Unlocked::Free)
+    }
+
+    fn retain(&self, names: &[&str]) -> Result<()> {
+        names.iter().for_each(|name| (self.hook)("retain", name));
         Ok(())
     }
 

@@ -7,16 +7,22 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use blkdelta_core::backup_id::BackupRecord;
 use blkdelta_core::cancel::CancelToken;
-use blkdelta_core::error::Result;
+use blkdelta_core::crypto::secret::Secret;
+use blkdelta_core::error::{ErrorKind, Result};
+use blkdelta_core::format::key_slot::Cost;
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, WantedKind, backup};
 use blkdelta_core::operations::gentleness::Gentleness;
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreTarget, restore};
-use blkdelta_core::operations::verify::{VerifyReport, verify};
+use blkdelta_core::operations::verify::{VerifyOptions, VerifyReport, verify};
 use blkdelta_core::progress::Progress;
+use blkdelta_core::repository::keys::SlotOptions;
 use blkdelta_core::repository::{InitOptions, Repository};
+use blkdelta_core::storage::local::LocalStorage;
+use blkdelta_core::storage::{Storage, is_unfinished};
 use tempfile::TempDir;
 
 pub const BLOCK: usize = 64 << 10;
@@ -69,25 +75,51 @@ pub type Files = BTreeMap<PathBuf, Vec<u8>>;
 /// A folder with image, repository and local state.
 pub struct Lab {
     folder: TempDir,
+    /// What opens the repository, if it is encrypted.
+    secret: Option<Secret>,
 }
 
 impl Lab {
     /// With an empty repository and the image at generation 1.
     pub fn new() -> Self {
-        let lab = Self { folder: tempfile::tempdir().unwrap() };
+        Self::with_secret(None)
+    }
+
+    /// The same, encrypted.
+    pub fn encrypted() -> Self {
+        Self::with_secret(Some(Secret::passphrase(b"secret").unwrap()))
+    }
+
+    fn with_secret(secret: Option<Secret>) -> Self {
+        let lab = Self { folder: tempfile::tempdir().unwrap(), secret };
         lab.write_image(1);
-        Repository::init_local(&lab.path("repo"), format()).unwrap();
+        match &lab.secret {
+            None => Repository::init_local(&lab.path("repo"), format()).unwrap(),
+            Some(secret) => {
+                let cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
+                let slot = SlotOptions { cost, ..SlotOptions::default() };
+                Repository::init_encrypted(lab.storage(), format(), secret, &slot).unwrap()
+            }
+        };
         lab
+    }
+
+    fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(LocalStorage::new(self.path("repo")))
     }
 
     /// With this many backups: a full of generation 1, incrementals of 2, 3, ...
     pub fn with_backups(count: u32) -> Self {
-        let lab = Self::new();
+        Self::new().and_backups(count)
+    }
+
+    /// The same in this lab.
+    pub fn and_backups(self, count: u32) -> Self {
         for generation in 1..=count {
-            lab.write_image(generation);
-            lab.backup().unwrap();
+            self.write_image(generation);
+            self.backup().unwrap();
         }
-        lab
+        self
     }
 
     /// A path in the folder.
@@ -109,7 +141,10 @@ impl Lab {
 
     /// Opens the repository anew.
     pub fn repository(&self) -> Result<Repository> {
-        Repository::open_local(&self.path("repo"))
+        match &self.secret {
+            None => Repository::open_local(&self.path("repo")),
+            Some(secret) => Repository::open_with(self.storage(), secret),
+        }
     }
 
     /// Backs the image up as it is.
@@ -124,11 +159,49 @@ impl Lab {
 
     /// Backs the image up into another repository.
     pub fn backup_to(&self, repository: &Repository, kind: WantedKind) -> Result<BackupReport> {
+        backup(repository, &self.options(kind), &Progress::new(), &CancelToken::new())
+    }
+
+    fn options(&self, kind: WantedKind) -> BackupOptions {
         let mut options = BackupOptions::new(self.path("image"), self.path("state"));
         options.gentleness = Gentleness::full_speed();
         options.volume = Some(VOLUME.into());
         options.kind = kind;
-        backup(repository, &options, &Progress::new(), &CancelToken::new())
+        options
+    }
+
+    /// Backs the image up as it is, going on where an interrupted run was.
+    pub fn resume(&self) -> Result<BackupReport> {
+        let options = BackupOptions { resume: true, ..self.options(WantedKind::Auto) };
+        backup(&self.repository()?, &options, &Progress::new(), &CancelToken::new())
+    }
+
+    /// Backs the image up slowly, and is interrupted when half of it has been passed; again and slower if that came too late.
+    pub fn interrupt(&self) {
+        let saved = self.save();
+        for rate in [2 << 20, 256 << 10, 32 << 10] {
+            match self.interrupted_at(rate) {
+                Err(error) => return assert_eq!(error.kind(), ErrorKind::Cancelled),
+                Ok(_) => self.put_back(&saved),
+            }
+        }
+        panic!("it always ended before it was interrupted");
+    }
+
+    fn interrupted_at(&self, rate: u64) -> Result<BackupReport> {
+        let mut options = self.options(WantedKind::Auto);
+        options.gentleness.limits.bwlimit = rate.try_into().ok();
+        let (progress, cancel) = (Progress::new(), CancelToken::new());
+        let repository = self.repository().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while progress.bytes_done() < 6 * BLOCK as u64 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                cancel.cancel();
+            });
+            backup(&repository, &options, &progress, &cancel)
+        })
     }
 
     /// All backups, of which none may be damaged.
@@ -146,8 +219,7 @@ impl Lab {
             &repository,
             &catalog.records,
             &catalog.damaged,
-            true,
-            &Gentleness::full_speed(),
+            &VerifyOptions { data: true, gentleness: Gentleness::full_speed(), ..VerifyOptions::default() },
             &Progress::new(),
             &CancelToken::new(),
         )
@@ -174,9 +246,10 @@ impl Lab {
         }
     }
 
-    /// Whether all of a saved state is still there as it was, but for the note in the lock; there may be more beside it.
+    /// Whether all of a saved state is still there as it was, but for the note in the lock and what a host has seen; there
+    /// may be more beside it.
     pub fn still_has(&self, files: &Files) -> bool {
-        let mut kept = files.iter().filter(|(name, _)| !name.ends_with("lock"));
+        let mut kept = files.iter().filter(|(name, _)| !name.ends_with("lock") && !is_memory(name));
         kept.all(|(name, bytes)| fs::read(self.folder.path().join(name)).is_ok_and(|now| now == *bytes))
     }
 
@@ -201,6 +274,7 @@ impl Lab {
     /// The next backup, of a generation that no test uses otherwise; then nothing may be left over.
     pub fn assert_next_backup_works(&self, context: &str) {
         self.write_image(8);
+        self.let_two_days_pass();
         let report =
             self.backup().unwrap_or_else(|error| panic!("{context}: the next backup fails: {error:?}"));
         assert!(report.warnings.is_empty(), "{context}: {:?}", report.warnings);
@@ -209,6 +283,16 @@ impl Lab {
             "{context}: the next backup"
         );
         assert_eq!(self.leftovers(), Vec::<PathBuf>::new(), "{context}: files that nobody needs");
+    }
+
+    /// Files of the local state that were not finished may be a living run's while they are young.
+    pub fn let_two_days_pass(&self) {
+        let mut state = Files::new();
+        collect(&self.path("state"), Path::new(""), &mut state);
+        for name in state.into_keys().filter(|name| is_unfinished(&name.to_string_lossy())) {
+            let file = File::options().append(true).open(self.path("state").join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(48 * 3600)).unwrap();
+        }
     }
 
     /// Files of the repository that no record names (of its tags only the newest generation counts), and files of the local state beside the one manifest and
@@ -236,16 +320,25 @@ impl Lab {
             );
         }
         let mut found: Vec<PathBuf> = repository.into_keys().filter(|name| !named.contains(name)).collect();
+        found.retain(|name| !name.starts_with("keys"));
         let mut state = Files::new();
         collect(&self.path("state"), Path::new(""), &mut state);
         let id = self.repository().unwrap().config().repository_id;
         let kept = ["manifest", "lock"].map(|kind| PathBuf::from(format!("{id}/host%2Fdb.{kind}")));
-        found.extend(state.into_keys().filter(|name| !kept.contains(name)));
+        found.extend(state.into_keys().filter(|name| !kept.contains(name) && !is_memory(name)));
+        // The audit log is for ever, and an entry that was not finished goes with the next cleanup.
+        found.retain(|name| !name.starts_with("audit"));
         found
     }
 }
 
-fn collect(folder: &Path, name: &Path, files: &mut Files) {
+/// Whether this file of the local state is what the host remembers of the repository.
+fn is_memory(name: &Path) -> bool {
+    name.ends_with("seen.json") || name.extension().is_some_and(|kind| kind == "catalog")
+}
+
+/// All files below a folder, with this name before their own.
+pub fn collect(folder: &Path, name: &Path, files: &mut Files) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = name.join(entry.file_name());
         if entry.path().is_dir() {
@@ -267,7 +360,7 @@ pub fn try_restored(repository: &Repository, record: &BackupRecord) -> Result<Ve
     let mut out = tempfile::tempfile().unwrap();
     let target = RestoreTarget::Stream(out.try_clone().unwrap());
     let options = RestoreOptions { target, ..RestoreOptions::new("") };
-    restore(repository, record, options, &Progress::new(), &CancelToken::new())?;
+    restore(repository, record, &options, &Progress::new(), &CancelToken::new())?;
     let mut bytes = Vec::new();
     out.rewind().unwrap();
     out.read_to_end(&mut bytes).unwrap();

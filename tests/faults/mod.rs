@@ -5,6 +5,7 @@
 // Each test program uses its part.
 #![allow(dead_code)]
 
+pub mod copying;
 pub mod hostile;
 pub mod journal;
 pub mod lab;

@@ -9,7 +9,7 @@
 
 Trade-off: whole files are read into memory, and it is slow; it is for tests and for the day when nothing else is left.
 If it and the command disagree, one of them or the specification is wrong: find out which before changing any.
-Needs Python 3.11 and, from PyPI, blake3, zstandard, lz4 and xxhash.
+Needs Python 3.11 and, from PyPI, blake3, zstandard, lz4 and xxhash; for encrypted repositories what sealed.py names.
 """
 
 import hashlib
@@ -210,11 +210,21 @@ RECORD_KEYS = set(
 )
 SINCE_2 = set("snapshot group position".split())  # each may be absent
 SINCE_3 = set("revision replaces".split())
+SINCE_4 = {"audit"}
+AUDIT_KEYS = set(
+    """schema_version repository_id number previous time host user pid tool_version verb outcome volume backups
+    detail""".split()
+)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 HEX16, HEX32 = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{64}")
 
 
 def read_document(path):
+    return read_exact_document(path)[0]
+
+
+def read_exact_document(path):
+    """A document, and its bytes."""
     data = path.read_bytes()
     damaged_unless(len(data) <= JSON_MAX, f"{path}: too long")
     at = len(START) + 64
@@ -229,7 +239,7 @@ def read_document(path):
         supported_if(len(dict(pairs)) == len(pairs), f"{path}: a key stands twice")
         return dict(pairs)
 
-    return json.loads(document, object_pairs_hook=no_key_twice)
+    return json.loads(document, object_pairs_hook=no_key_twice), document
 
 
 def want(pattern, text, what):
@@ -238,8 +248,12 @@ def want(pattern, text, what):
 
 def read_config(path):
     config = read_document(path)
-    supported_if(config.get("format_version") == 1, f"{path}: format {config.get('format_version')}")
-    supported_if(set(config) == CONFIG_KEYS, f"{path}: keys {set(config) ^ CONFIG_KEYS}")
+    version = config.get("format_version")
+    supported_if(version in (1, 2), f"{path}: format {version}")
+    known = CONFIG_KEYS | ({"encryption"} if version == 2 else set())
+    supported_if(set(config) == known, f"{path}: keys {set(config) ^ known}")
+    supported_if(version == 1 or config["encryption"] == "aes-256-gcm", f"{path}: encryption")
+    damaged_unless(version == 1 or config["digest"] != "xxh3", f"{path}: xxh3 in an encrypted repository")
     want(HEX16, config["repository_id"], "repository_id")
     want(TIME, config["created_at"], "created_at")
     want(re.compile("blake3|sha256|xxh3"), config["digest"], "digest")
@@ -590,9 +604,9 @@ class Backup:
 
     def file(self, which):
         named = self.record[which]
-        path = self.repository.path / named["name"]
+        path = self.repository.object(self.repository.path / named["name"])
         damaged_unless(path.is_file(), f"{path} is missing")
-        damaged_unless(path.stat().st_size == named["size"], f"{path}: not the size in its record")
+        damaged_unless(len(path.read_bytes()) == named["size"], f"{path}: not the size in its record")
         return path
 
     def prove_file(self, which):
@@ -711,21 +725,39 @@ class Repository:
     def __init__(self, path):
         self.path = Path(path)
         self.config = read_config(self.path / "config.json")
+        self.keys = self.read_keys() if "encryption" in self.config else None
         self.volumes = {}
         for folder in sorted((self.path / "volumes").glob("*")):
             name = decode_volume(folder.name)
             if name is not None and folder.is_dir():
                 self.volumes[name] = self.read_volume(name, folder)
 
+    def read_keys(self):
+        import sealed
+
+        config = (self.path / "config.json").read_bytes()
+        return sealed.Keys(self.path, self.config["repository_id"], config, read_exact_document)
+
+    def object(self, path):
+        """The file, or what is sealed in it (section 11)."""
+        if self.keys is None:
+            return path
+        import sealed
+
+        return sealed.SealedPath(self.keys, self.path, path)
+
     def read_volume(self, name, folder):
         backups = {}
         for path in sorted((folder / "records").glob("*")):
             if path.name.endswith(".unfinished"):
                 continue
+            path = self.object(path)
             record = read_document(path)
             version = record.get("schema_version")
-            supported_if(version in (1, 2, 3), f"{path}: schema {version}")
-            keys = set(record) - (SINCE_2 if version >= 2 else set()) - (SINCE_3 if version >= 3 else set())
+            supported_if(version in (1, 2, 3, 4), f"{path}: schema {version}")
+            keys = set(record)
+            for since, optional in ((2, SINCE_2), (3, SINCE_3), (4, SINCE_4)):
+                keys -= optional if version >= since else set()
             supported_if(keys == RECORD_KEYS, f"{path}: keys {keys ^ RECORD_KEYS}")
             self.check_record(record, name, folder, path)
             older = backups.get(record["sequence"])
@@ -741,7 +773,7 @@ class Repository:
                  if re.fullmatch(r"[0-9]{10}", path.stem[11:]) and 0 < int(path.stem[11:]) < 1 << 32]
         if not names:
             return
-        path = max(names)
+        path = self.object(max(names))
         document = read_document(path)
         supported_if(document.get("schema_version") == 1, f"{path}: schema {document.get('schema_version')}")
         supported_if(set(document) == {"schema_version", "backup_id", "tags"}, f"{path}: keys")
@@ -768,6 +800,9 @@ class Repository:
         for replaced in record.get("replaces", []):
             damaged_unless(set(replaced) == {"backup_id", "sequence"}, f"{path}: replaces")
             want(HEX16, replaced["backup_id"], f"{path}: replaces")
+        if "audit" in record:
+            damaged_unless(set(record["audit"]) == {"repository_id", "number", "digest"}, f"{path}: audit")
+            want(HEX32, record["audit"]["digest"], f"{path}: audit")
         damaged_unless((record["kind"] == "full") == (record["parent"] is None), f"{path}: kind and parent")
 
     def backups(self):
@@ -778,7 +813,31 @@ class Repository:
         damaged_unless(len(found) == 1, f"{len(found)} backups begin with '{backup_id}'")
         return found[0]
 
+    def check_audit(self):
+        """The audit log (5.5): a chain without gaps, whose entries the records know."""
+        found = (path for path in (self.path / "audit").glob("*.json") if re.fullmatch("[0-9]{10}", path.stem))
+        paths = [self.object(path) for path in sorted(found)]
+        previous, heads = None, {}
+        for number, path in enumerate(paths, 1):
+            entry = read_document(path)
+            supported_if(entry.get("schema_version") == 1, f"{path}: schema {entry.get('schema_version')}")
+            supported_if(set(entry) == AUDIT_KEYS, f"{path}: keys {set(entry) ^ AUDIT_KEYS}")
+            place = (entry["number"], int(path.stem), entry["repository_id"])
+            damaged_unless(place == (number, number, self.config["repository_id"]), f"{path}: not entry {number}")
+            damaged_unless(entry["previous"] == previous, f"{path}: written behind another entry")
+            want(TIME, entry["time"], f"{path}: time")
+            want(re.compile("begun|done|failed"), entry["outcome"], f"{path}: outcome")
+            for backup_id in entry["backups"]:
+                want(HEX16, backup_id, f"{path}: backups")
+            heads[number] = previous = b3(path.read_bytes()).hex()
+        for backup in self.backups():
+            head = backup.record.get("audit")
+            if head and head["repository_id"] == self.config["repository_id"]:
+                known = heads.get(head["number"]) == head["digest"]
+                damaged_unless(known, f"backup {backup.record['sequence']} knows another audit log")
+
     def check(self):
+        self.check_audit()
         for backup in self.backups():
             backup.prove_file("delta")
             backup.prove_file("manifest")
@@ -838,4 +897,9 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except (Damaged, Unsupported) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if type(error).__name__ != "SealedError":
+            raise
+        print(f"{'Unsupported' if error.newer else 'Damaged'}: {error}", file=sys.stderr)
         sys.exit(1)

@@ -282,7 +282,7 @@ impl Story {
             gentleness: Gentleness::full_speed(),
             ..RestoreOptions::new(&target)
         };
-        let report = self.engine.restore(&saved.record, options).expect("a restore to a new file");
+        let report = self.engine.restore(&saved.record, &options).expect("a restore to a new file");
         assert!(report.root_proven && report.read_back == read_back);
         assert_same_bytes(&read(&target), &saved.bytes, "a new file");
 
@@ -300,7 +300,7 @@ impl Story {
             gentleness: Gentleness::full_speed(),
             ..RestoreOptions::new(&target)
         };
-        let report = self.engine.restore(&saved.record, options).expect("a restore in place");
+        let report = self.engine.restore(&saved.record, &options).expect("a restore in place");
         assert!(report.root_proven);
         assert_same_bytes(&read(&target), &saved.bytes, "in place");
         let again = self.engine.restore_to(&saved.record, &target, true).expect("a second restore in place");
@@ -347,7 +347,7 @@ impl Story {
             gentleness: Gentleness::full_speed(),
             ..RestoreOptions::new(&target)
         };
-        let report = self.engine.restore(&saved.record, options).expect("a range into a file");
+        let report = self.engine.restore(&saved.record, &options).expect("a range into a file");
         assert_eq!(report.root_proven, range == (0..size), "a part proves no root");
         assert_same_bytes(&read(&target), &expected, "a range in a file");
     }

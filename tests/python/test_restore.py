@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -91,6 +92,17 @@ def test_verify(repo, two):
     with pytest.raises(FileNotFoundError):
         repo.verify("ffffffff")
     assert repr(report) == "<VerifyReport ok, 2 backups, 0 problems>"
+
+
+def test_verify_tells_that_the_repository_went_back(repo, volume):
+    repo.backup(volume, volume="db")
+    shutil.copytree("repo", "older")
+    repo.backup(volume, volume="db")
+    assert repo.verify().ok
+    shutil.rmtree("repo")
+    Path("older").rename("repo")
+    report = repo.verify(volume="db")
+    assert not report.ok and "went back" in report.problems[0].what
 
 
 def test_a_restore_that_nobody_reads_ends(repo, two):

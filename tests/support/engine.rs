@@ -18,7 +18,7 @@ use blkdelta_core::operations::merge::{MergeOptions, MergeReport, merge};
 use blkdelta_core::operations::prune::{PruneOptions, PruneReport, prune};
 use blkdelta_core::operations::restore::{RestoreOptions, RestoreReport, RestoreTarget, restore};
 use blkdelta_core::operations::scan::{ScanOptions, ScanReport, scan};
-use blkdelta_core::operations::verify::{VerifyReport, verify};
+use blkdelta_core::operations::verify::{VerifyOptions, VerifyReport, verify};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::{InitOptions, Repository};
 use blkdelta_core::retention::Policy;
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// Restores with these options.
-    pub fn restore(&self, record: &BackupRecord, options: RestoreOptions) -> Result<RestoreReport> {
+    pub fn restore(&self, record: &BackupRecord, options: &RestoreOptions) -> Result<RestoreReport> {
         restore(&self.repository, record, options, &Progress::new(), &CancelToken::new())
     }
 
@@ -104,7 +104,7 @@ impl Engine {
     pub fn restore_to(&self, record: &BackupRecord, target: &Path, in_place: bool) -> Result<RestoreReport> {
         self.restore(
             record,
-            RestoreOptions { in_place, gentleness: Gentleness::full_speed(), ..RestoreOptions::new(target) },
+            &RestoreOptions { in_place, gentleness: Gentleness::full_speed(), ..RestoreOptions::new(target) },
         )
     }
 
@@ -116,7 +116,12 @@ impl Engine {
         let target = RestoreTarget::Stream(out);
         self.restore(
             record,
-            RestoreOptions { target, range, gentleness: Gentleness::full_speed(), ..RestoreOptions::new("") },
+            &RestoreOptions {
+                target,
+                range,
+                gentleness: Gentleness::full_speed(),
+                ..RestoreOptions::new("")
+            },
         )?;
         Ok(read(&path))
     }
@@ -139,18 +144,7 @@ impl Engine {
     /// Verifies everything.
     #[must_use]
     pub fn verify(&self, data: bool) -> VerifyReport {
-        let catalog = self.repository.catalog(None).expect("the catalog");
-        let (progress, cancel) = (Progress::new(), CancelToken::new());
-        verify(
-            &self.repository,
-            &catalog.records,
-            &catalog.damaged,
-            data,
-            &Gentleness::full_speed(),
-            &progress,
-            &cancel,
-        )
-        .expect("verify runs")
+        verify_all(&self.repository, data)
     }
 
     /// Merges the backups from `first`, or from the full, to `last`.
@@ -207,4 +201,16 @@ pub fn apply_to(delta: &Path, target: &Path) -> Result<ApplyReport> {
 /// Makes a file with the content of another.
 pub fn copy_file(from: &Path, to: &Path) {
     write(to, &read(from));
+}
+
+/// Verifies everything that is in a repository.
+///
+/// # Panics
+/// When verifying fails; what it finds is in the report.
+#[must_use]
+pub fn verify_all(repository: &Repository, data: bool) -> VerifyReport {
+    let catalog = repository.catalog(None).expect("the catalog");
+    let options = VerifyOptions { data, gentleness: Gentleness::full_speed(), ..VerifyOptions::default() };
+    let (progress, cancel) = (Progress::new(), CancelToken::new());
+    verify(repository, &catalog.records, &catalog.damaged, &options, &progress, &cancel).expect("verify runs")
 }

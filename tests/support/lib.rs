@@ -12,6 +12,7 @@
 
 pub mod binary;
 pub mod content;
+pub mod counting;
 pub mod engine;
 pub mod expect;
 pub mod model;

@@ -7,7 +7,7 @@ use blkdelta_core::error::{Error, ErrorKind, Result};
 use blkdelta_core::local_state;
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport, Group, backup_group};
 use blkdelta_core::operations::gentleness::Gentleness;
-use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport};
+use blkdelta_core::operations::merge::{MergeOptions, MergeReport, Shortening, shorten};
 use blkdelta_core::repository::Repository;
 use blkdelta_core::units::format_size;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: &BackupArgs) -> Result<Exit> {
         Ok(())
     });
     drop(view);
-    let (reports, shortened) = shorten(context, args, &repository, &running.gentleness, reports);
+    let (reports, shortened) = bound(context, args, &repository, &running.gentleness, reports);
     // What was committed before a later volume failed is told too.
     tell(context, args.group, &reports)?;
     done?;
@@ -52,28 +52,26 @@ struct Told {
 }
 
 /// Bounds the chains of the new backups; these are told whatever becomes of that.
-fn shorten(
+fn bound(
     context: &Context,
     args: &BackupArgs,
     repository: &Repository,
     gentleness: &Gentleness,
     reports: Vec<BackupReport>,
 ) -> (Vec<Told>, Result<()>) {
-    let mut told: Vec<Told> = reports.into_iter().map(|report| Told { report, merged: None }).collect();
-    let Some(longest) = args.max_chain else { return (told, Ok(())) };
-    let done = told.iter_mut().try_for_each(|told| {
-        let options = MergeOptions {
-            last: told.report.record.clone(),
-            first: None,
-            compression: args.compression,
-            gentleness: gentleness.clone(),
-            state: local_state::default_folder()?,
+    let mut chains: Vec<Shortening> = Vec::new();
+    let done = local_state::default_folder().and_then(|state| {
+        let chain = |report: &BackupReport| {
+            let (last, state, gentleness) = (report.record.clone(), state.clone(), gentleness.clone());
+            let options =
+                MergeOptions { last, first: None, compression: args.compression, gentleness, state };
+            args.max_chain.map(|longest| Shortening::new(options, longest.into()))
         };
-        let longest = usize::from(longest);
-        told.merged = merge::shorten(repository, longest, &options, &context.progress, &context.cancel)?;
-        Ok(())
+        chains.extend(reports.iter().filter_map(chain));
+        shorten(repository, &mut chains, &context.progress, &context.cancel)
     });
-    (told, done)
+    let merged = chains.into_iter().map(|chain| chain.merged).chain(std::iter::repeat_with(|| None));
+    (reports.into_iter().zip(merged).map(|(report, merged)| Told { report, merged }).collect(), done)
 }
 
 fn check_sources(args: &BackupArgs) -> Result<()> {
@@ -105,6 +103,7 @@ fn options(args: &BackupArgs, gentleness: &Gentleness) -> Result<Vec<BackupOptio
         proof: args.read.proof(),
         queue_depth: args.read.queue_depth,
         compression: args.compression,
+        resume: args.resume,
         tags: args.tag.clone(),
         ..BackupOptions::new(source, &state)
     };
@@ -149,8 +148,16 @@ fn text(report: &BackupReport) -> String {
         0 => String::new(),
         bytes => format!(", {} carried over by hint ({})", format_size(bytes), record.hint.kind),
     };
+    let resumed = match report.resumed_at {
+        Some(offset) => format!(" from {} on", format_size(offset)),
+        None => String::new(),
+    };
+    let healed = match report.blocks_healed {
+        0 => String::new(),
+        blocks => format!(", {blocks} damaged blocks healed"),
+    };
     format!(
-        "{} {} of '{}' (number {}): read {}{carried}, {} changed in {} of {} blocks, {} stored",
+        "{} {} of '{}' (number {}): read {}{resumed}{carried}, {} changed in {} of {} blocks, {} stored{healed}",
         record.kind.name(),
         record.backup_id,
         record.volume,

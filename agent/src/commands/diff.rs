@@ -9,7 +9,7 @@ use crate::exit_code::Exit;
 use crate::ranges::RangeSpool;
 
 pub fn run(context: &Context, args: &DiffArgs) -> Result<Exit> {
-    let repository = context.repository()?;
+    let repository = context.repository_to_read(args.volume.as_deref())?;
     let from = repository.resolve(&args.from, args.volume.as_deref(), None)?;
     let to = repository.resolve(&args.to, args.volume.as_deref(), None)?;
     let mut spool = RangeSpool::new()?;

@@ -3,7 +3,6 @@
 use blkdelta_core::error::Result;
 use blkdelta_core::local_state;
 use blkdelta_core::operations::running::{self, RunningWork};
-use blkdelta_core::throttle::Limits;
 use blkdelta_core::units::format_rate;
 
 use crate::cli::{LimitsArgs, LimitsSetArgs, LimitsVerb};
@@ -15,7 +14,7 @@ use crate::report;
 pub fn run(context: &Context, args: LimitsArgs) -> Result<Exit> {
     let runs = match args.what {
         LimitsVerb::Show => running::list(&local_state::default_folder()?)?,
-        LimitsVerb::Set(args) => set(&args)?,
+        LimitsVerb::Set(args) => set(args)?,
     };
     if context.json {
         report::json(&runs)?;
@@ -27,14 +26,9 @@ pub fn run(context: &Context, args: LimitsArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn set(args: &LimitsSetArgs) -> Result<Vec<RunningWork>> {
-    running::change(&local_state::default_folder()?, args.pid, &mut |limits| {
-        if args.full_speed {
-            *limits = Limits::none();
-        }
-        gentleness::change(limits, args.limits.clone());
-        Ok(())
-    })
+fn set(args: LimitsSetArgs) -> Result<Vec<RunningWork>> {
+    let wishes = gentleness::wishes(args.limits, args.full_speed);
+    running::change(&local_state::default_folder()?, args.pid, &mut |limits| wishes.change_running(limits))
 }
 
 fn text(run: &RunningWork) -> String {

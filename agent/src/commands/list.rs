@@ -15,7 +15,7 @@ use crate::report;
 const DEEPEST: usize = 10;
 
 pub fn run(context: &Context, args: &ListArgs) -> Result<Exit> {
-    let catalog = context.repository()?.catalog(args.volume.as_deref())?;
+    let catalog = context.catalog(args.volume.as_deref())?;
     let damaged = || catalog.damaged.iter().chain(&catalog.damaged_tags);
     for error in damaged() {
         tracing::error!("{}", error.full_text());

@@ -8,7 +8,11 @@ use crate::exit_code::Exit;
 use crate::report;
 
 pub fn run(context: &Context, args: &ShowArgs) -> Result<Exit> {
-    let record = context.repository()?.resolve(&args.id, args.volume.as_deref(), None)?;
+    let record = context.repository_to_read(args.volume.as_deref())?.resolve(
+        &args.id,
+        args.volume.as_deref(),
+        None,
+    )?;
     if context.json {
         report::json(&record)?;
         return Ok(Exit::Done);

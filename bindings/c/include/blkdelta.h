@@ -68,6 +68,8 @@ enum blkdelta_status
     BLKDELTA_STATUS_CANCELLED = -16,
     // Any other failure of the operating system.
     BLKDELTA_STATUS_IO = -17,
+    // The repository went back to an older state, or became another one, since this host last saw it.
+    BLKDELTA_STATUS_ROLLED_BACK = -18,
     // A failure of a kind that has no number yet.
     BLKDELTA_STATUS_OTHER = -98,
     // A mistake in the library; the message says where. What was stored before is untouched.
@@ -219,9 +221,9 @@ typedef struct blkdelta_summary {
     uint64_t bytes_changed;
     // Bytes that the repository or the delta grew by.
     uint64_t bytes_stored;
-    // Bytes written to a target.
+    // Bytes written to a target, or into the repository that was copied to.
     uint64_t bytes_written;
-    // Problems that verify found.
+    // Problems that verify found, ranges that a restore left out, backups that could not be copied.
     uint64_t problems;
     // Backups that verify looked at.
     uint64_t backups_checked;
@@ -375,6 +377,24 @@ typedef struct blkdelta_range {
 // proven wrong: forget what was told. Must not throw, longjmp or close handles that the call uses.
 typedef int (*blkdelta_range_callback)(void *user, const struct blkdelta_range *range);
 
+// What a copy takes; the names are those of the command's flags.
+typedef struct blkdelta_copy_options {
+    // sizeof of this struct.
+    size_t struct_size;
+    // Backups, named as for blkdelta_show(), with what they build on; all unless given.
+    const char *const *ids;
+    // How many they are.
+    size_t id_count;
+    // Only this volume (UTF-8); NULL: all.
+    const char *volume;
+    // Not 0: read each file again there and compare its digest.
+    uint32_t read_back;
+    // Not 0: only say what would be copied.
+    uint32_t dry_run;
+    // Zero.
+    uint8_t reserved[64];
+} blkdelta_copy_options;
+
 // Called for each log line, from any thread, also from several at once. `level` is a blkdelta_log_level; `text` is
 // one line and valid during the call. A non-zero return cancels all work of this process that goes on. Must not call the
 // library, throw or longjmp.
@@ -436,8 +456,12 @@ typedef struct blkdelta_restore_options {
     uint32_t force;
     // Not 0: read the target again afterwards and prove the root on it.
     uint32_t read_back;
+    // Not 0: restore what can be proven; what is damaged is left out and stands in the report as missing.
+    uint32_t skip_damaged;
+    // Not 0: go on where an interrupted restore of this backup onto this target was.
+    uint32_t resume;
     // Zero.
-    uint8_t reserved[64];
+    uint8_t reserved[56];
 } blkdelta_restore_options;
 
 // What a verification takes; the names are those of the command's flags.
@@ -453,7 +477,11 @@ typedef struct blkdelta_verify_options {
     // Not 0: read every byte and prove each volume's root.
     uint32_t data;
     // Zero.
-    uint8_t reserved[36];
+    uint32_t zero;
+    // Prove this much of what is stored, that whose last proof is oldest, such as "5%" or "20GiB"; NULL: no sample.
+    const char *sample;
+    // Zero.
+    uint8_t reserved[24];
 } blkdelta_verify_options;
 
 #ifdef __cplusplus
@@ -540,6 +568,20 @@ blkdelta_status blkdelta_cleanup(const struct blkdelta_repository *repository,
                                  const struct blkdelta_run_options *run,
                                  char **json);
 
+// Copies backups from one repository into another: the same ids, the same records, proven while they are read. What is
+// there already is left alone. Cancelled or failed, what was copied stays: copy again for the rest.
+//
+// `from`, `to`: of the same block size, grain size and digest, each with its own key. `options`: NULL for all backups.
+// `run`: NULL for the defaults. `summary`, `json`: the report (`blkdelta copy --json`), freed with
+// blkdelta_string_free(); NULL: not wanted. BLKDELTA_STATUS_DOUBTFUL: some could not be copied, and `json` says why. Any
+// thread; returns when all is done.
+blkdelta_status blkdelta_copy(const struct blkdelta_repository *from,
+                              const struct blkdelta_repository *to,
+                              const struct blkdelta_copy_options *options,
+                              const struct blkdelta_run_options *run,
+                              struct blkdelta_summary *summary,
+                              char **json);
+
 // Tells the ranges that differ between two backups of a volume; no data is read.
 //
 // `from`, `to`: the older and the newer side, named as for blkdelta_show(). `volume`: what latest is of (UTF-8), or
@@ -583,10 +625,31 @@ blkdelta_status blkdelta_init(const char *path,
                               char **json,
                               struct blkdelta_repository **repository);
 
+// Makes an encrypted repository in a directory, and opens it.
+//
+// `passphrase`: opens it from now on; NULL: what the environment names (see blkdelta_repository_open()), which must name
+// something then. The rest as for blkdelta_init(). Any thread.
+blkdelta_status blkdelta_init_encrypted(const char *path,
+                                        const struct blkdelta_format_options *format,
+                                        const char *passphrase,
+                                        char **json,
+                                        struct blkdelta_repository **repository);
+
 // Opens the repository in a directory.
 //
+// An encrypted one opens with what the environment names: BLKDELTA_PASSWORD_FILE, BLKDELTA_PASSWORD_COMMAND or
+// BLKDELTA_KEY_FILE; BLKDELTA_STATUS_WRONG_KEY when that does not fit or is not there.
 // `repository`: receives the handle, closed with blkdelta_repository_close(). Any thread.
-blkdelta_status blkdelta_repository_open(const char *path, struct blkdelta_repository **repository);
+blkdelta_status blkdelta_repository_open(const char *path,
+                                         struct blkdelta_repository **repository);
+
+// Opens the repository in a directory, an encrypted one with a passphrase.
+//
+// `passphrase`: NULL: as blkdelta_repository_open(). One that is given for a repository that is not encrypted is
+// BLKDELTA_STATUS_WRONG_KEY: somebody may have put it there instead of yours. Any thread.
+blkdelta_status blkdelta_repository_open_with(const char *path,
+                                              const char *passphrase,
+                                              struct blkdelta_repository **repository);
 
 // Closes a repository. Calls that still use it in other threads end as usual, and so do readers that came from it. NULL
 // is fine; a handle that was closed before is BLKDELTA_STATUS_WRONG_USE. Any thread.
@@ -683,7 +746,8 @@ blkdelta_status blkdelta_reader_close(struct blkdelta_reader *reader);
 //
 // `id`: the beginning of an id, "latest" or "latest~N". `run`: NULL for the defaults. `summary`, `json`: the report
 // (`blkdelta restore --json`), freed with blkdelta_string_free(); NULL: not wanted. Any thread; returns when all is
-// done. Cancelled or failed, the target is incomplete: restore it again, with in_place only the rest is written.
+// done. Cancelled or failed, the target is incomplete: restore it again with resume, and only the rest is written.
+// BLKDELTA_STATUS_DOUBTFUL: with skip_damaged something is missing; summary->problems counts the ranges.
 blkdelta_status blkdelta_restore(const struct blkdelta_repository *repository,
                                  const char *id,
                                  const struct blkdelta_restore_options *options,
@@ -729,7 +793,9 @@ blkdelta_status blkdelta_tag(const struct blkdelta_repository *repository,
                              size_t remove_count,
                              char **json);
 
-// Checks what is stored. Damage is no failure of the call: it is BLKDELTA_STATUS_DAMAGE_FOUND and stands in the report.
+// Checks what is stored: without `ids` also tags, key slots and the audit log, and whether the repository went back to an
+// older state since this host last saw it. Damage is no failure of the call: it is BLKDELTA_STATUS_DAMAGE_FOUND and stands
+// in the report. BLKDELTA_STATUS_DOUBTFUL: nothing is damaged, but a newer version wrote some of it.
 //
 // `options`: NULL for all backups without their data. `run`: NULL for the defaults. `summary`, `json`: the report
 // (`blkdelta verify --json`), freed with blkdelta_string_free(); NULL: not wanted. Any thread; returns when all is

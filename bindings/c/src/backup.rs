@@ -10,7 +10,7 @@ use blkdelta_core::operations::backup::{
     BackupOptions as CoreOptions, BackupReport, Group, KeepSnapshot, WantedKind, backup_group,
 };
 use blkdelta_core::operations::gentleness::Gentleness;
-use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport};
+use blkdelta_core::operations::merge::{MergeOptions, MergeReport, Shortening, shorten};
 use blkdelta_core::repository::Repository;
 use blkdelta_core::snapshot::Wanted;
 use blkdelta_core::units::parse_duration;
@@ -146,32 +146,35 @@ fn perform(
             Ok(())
         });
         // What was committed before a later volume failed is bounded too.
-        let mut committed = all.iter_mut().zip(&group.volumes).zip(max_chains);
-        let shortened = committed.try_for_each(|((told, options), max_chain)| match max_chain {
-            Some(longest) => shorten(work, repository, *longest, options, told),
-            None => Ok(()),
-        });
-        done.and(shortened)
+        done.and(bound(work, repository, &group.volumes, max_chains, all))
     };
     run.perform(work, |()| true)
 }
 
-fn shorten(
+fn bound(
     work: &Work<()>,
     repository: &Repository,
-    longest: usize,
-    backup: &CoreOptions,
-    told: &mut Told,
+    volumes: &[CoreOptions],
+    max_chains: &[Option<usize>],
+    all: &mut [Told],
 ) -> Result<()> {
-    let options = MergeOptions {
-        last: told.report.record.clone(),
-        first: None,
-        compression: backup.compression,
-        gentleness: backup.gentleness.clone(),
-        state: backup.state.clone(),
-    };
-    told.merged = merge::shorten(repository, longest, &options, &work.progress, &work.cancel)?;
-    Ok(())
+    let committed = all.iter().zip(volumes).zip(max_chains).enumerate();
+    let chains = committed.filter_map(|(place, ((told, backup), longest))| {
+        let options = MergeOptions {
+            last: told.report.record.clone(),
+            first: None,
+            compression: backup.compression,
+            gentleness: backup.gentleness.clone(),
+            state: backup.state.clone(),
+        };
+        longest.map(|longest| (place, Shortening::new(options, longest)))
+    });
+    let (places, mut chains): (Vec<_>, Vec<_>) = chains.unzip();
+    let done = shorten(repository, &mut chains, &work.progress, &work.cancel);
+    for (place, chain) in places.into_iter().zip(chains) {
+        all[place].merged = chain.merged;
+    }
+    done
 }
 
 fn tell(caller: &Caller, all: &[Told], count: usize, place: &Place, json: *mut *mut c_char) -> Result<()> {

@@ -56,6 +56,8 @@ pub enum Status {
     Cancelled = -16,
     /// Any other failure of the operating system.
     Io = -17,
+    /// The repository went back to an older state, or became another one, since this host last saw it.
+    RolledBack = -18,
     /// A failure of a kind that has no number yet.
     Other = -98,
     /// A mistake in the library; the message says where. What was stored before is untouched.
@@ -82,6 +84,7 @@ impl From<ErrorKind> for Status {
             ErrorKind::NoSpace => Self::NoSpace,
             ErrorKind::Cancelled => Self::Cancelled,
             ErrorKind::Io => Self::Io,
+            ErrorKind::RolledBack => Self::RolledBack,
             _ => Self::Other,
         }
     }

@@ -15,6 +15,7 @@ mod apply;
 mod backup;
 mod changes;
 mod cleanup;
+mod copy;
 mod diff;
 mod error;
 mod guard;

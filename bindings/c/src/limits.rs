@@ -7,13 +7,10 @@ use std::path::PathBuf;
 
 use blkdelta_core::error::Result;
 use blkdelta_core::local_state;
-use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::gentleness::Wishes;
 use blkdelta_core::operations::running;
-use blkdelta_core::sys::io_priority::IoPriority;
-use blkdelta_core::throttle::schedule::Window;
-use blkdelta_core::throttle::{LatencyTarget, Limits};
 
-use crate::error::{Status, wrong_use};
+use crate::error::Status;
 use crate::guard::{Caller, enter};
 use crate::options::extensible;
 
@@ -52,78 +49,26 @@ pub struct LimitOptions {
 
 extensible!(LimitOptions, "blkdelta_limit_options");
 
-/// Limits that the caller wishes, checked.
-pub struct Wishes {
-    latency_target: Option<LatencyTarget>,
-    bwlimit: Option<NonZeroU64>,
-    iops_limit: Option<NonZeroU64>,
-    write_limit: Option<NonZeroU64>,
-    min_rate: Option<NonZeroU64>,
-    limit_at: Vec<Window>,
-    ionice: Option<IoPriority>,
-    nice: Option<i32>,
-    cgroup: bool,
-    full_speed: bool,
-}
-
-impl Wishes {
-    /// Takes what the caller filled in.
-    pub fn new(caller: &Caller, options: *const LimitOptions) -> Result<Self> {
-        let options = caller.options(options)?;
-        let windows = caller.names("limit_at", options.limit_at, options.limit_at_count)?;
-        let nice = match options.nice.is_null() {
-            true => None,
-            false => caller.array("nice", options.nice, 1)?.first().copied(),
-        };
-        if nice.is_some_and(|nice| !(-20..=19).contains(&nice)) {
-            return Err(wrong_use("nice is from -20 to 19"));
-        }
-        Ok(Self {
-            latency_target: caller.parsed("latency_target", options.latency_target)?,
-            bwlimit: NonZeroU64::new(options.bwlimit),
-            iops_limit: NonZeroU64::new(options.iops_limit),
-            write_limit: NonZeroU64::new(options.write_limit),
-            min_rate: NonZeroU64::new(options.min_rate),
-            limit_at: windows.iter().map(|window| window.parse()).collect::<Result<_>>()?,
-            ionice: caller.parsed("ionice", options.ionice)?,
-            nice,
-            cgroup: options.cgroup != 0,
-            full_speed: options.full_speed != 0,
-        })
-    }
-
-    /// For a run that begins; `usual` is what it does without wishes.
-    pub fn gentleness(&self, usual: Gentleness) -> Gentleness {
-        let mut gentleness = if self.full_speed { Gentleness::full_speed() } else { usual };
-        self.change(&mut gentleness.limits);
-        gentleness.priority.io = self.ionice.or(gentleness.priority.io);
-        gentleness.priority.nice = self.nice.or(gentleness.priority.nice);
-        gentleness.priority.cgroup = self.cgroup;
-        gentleness
-    }
-
-    fn change(&self, limits: &mut Limits) {
-        limits.latency_target = self.latency_target.unwrap_or(limits.latency_target);
-        limits.bwlimit = self.bwlimit.or(limits.bwlimit);
-        limits.iops_limit = self.iops_limit.or(limits.iops_limit);
-        limits.write_limit = self.write_limit.or(limits.write_limit);
-        limits.min_rate = self.min_rate.unwrap_or(limits.min_rate);
-        if !self.limit_at.is_empty() {
-            limits.limit_at.clone_from(&self.limit_at);
-        }
-    }
-
-    /// For work that goes on.
-    fn change_running(&self, limits: &mut Limits) -> Result<()> {
-        if self.ionice.is_some() || self.nice.is_some() || self.cgroup {
-            return Err(wrong_use("ionice, nice and cgroup cannot be changed while a run goes on"));
-        }
-        if self.full_speed {
-            *limits = Limits::none();
-        }
-        self.change(limits);
-        Ok(())
-    }
+/// Takes what the caller filled in.
+pub fn wishes(caller: &Caller, options: *const LimitOptions) -> Result<Wishes> {
+    let options = caller.options(options)?;
+    let windows = caller.names("limit_at", options.limit_at, options.limit_at_count)?;
+    let nice = match options.nice.is_null() {
+        true => None,
+        false => caller.array("nice", options.nice, 1)?.first().copied(),
+    };
+    Ok(Wishes {
+        full_speed: options.full_speed != 0,
+        latency_target: caller.parsed("latency_target", options.latency_target)?,
+        bwlimit: NonZeroU64::new(options.bwlimit),
+        iops_limit: NonZeroU64::new(options.iops_limit),
+        write_limit: NonZeroU64::new(options.write_limit),
+        min_rate: NonZeroU64::new(options.min_rate),
+        limit_at: windows.iter().map(|window| window.parse()).collect::<Result<_>>()?,
+        ionice: caller.parsed("ionice", options.ionice)?,
+        nice,
+        cgroup: options.cgroup != 0,
+    })
 }
 
 fn state_folder(caller: &Caller, state: *const c_char) -> Result<PathBuf> {
@@ -159,7 +104,7 @@ pub unsafe extern "C" fn blkdelta_limits_set(
     json: *mut *mut c_char,
 ) -> Status {
     let work = |caller: &Caller| {
-        let wishes = Wishes::new(caller, limits)?;
+        let wishes = wishes(caller, limits)?;
         let pid = (pid != 0).then_some(pid);
         let state = state_folder(caller, state)?;
         let changed = running::change(&state, pid, &mut |limits| wishes.change_running(limits))?;

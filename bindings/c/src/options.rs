@@ -75,7 +75,8 @@ impl Caller {
     }
 }
 
-fn unknown_option(name: &str) -> Error {
+/// A refusal: bytes are set that must be zero.
+pub fn unknown_option(name: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{name} has bytes set that this version does not know"))
         .hint("clear the struct before it is filled in, or use a newer library")
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::c_char;
 use std::ops::Range;
+use std::path::Path;
 
 use blkdelta_core::error::Result;
 use blkdelta_core::operations::gentleness::Gentleness;
@@ -43,14 +44,18 @@ pub struct RestoreOptions {
     pub force: u32,
     /// Not 0: read the target again afterwards and prove the root on it.
     pub read_back: u32,
+    /// Not 0: restore what can be proven; what is damaged is left out and stands in the report as missing.
+    pub skip_damaged: u32,
+    /// Not 0: go on where an interrupted restore of this backup onto this target was.
+    pub resume: u32,
     /// Zero.
-    pub reserved: [u8; 64],
+    pub reserved: [u8; 56],
 }
 
 extensible!(RestoreOptions, "blkdelta_restore_options");
 
 impl RestoreOptions {
-    fn for_core(&self, caller: &Caller, gentleness: Gentleness) -> Result<CoreOptions> {
+    fn for_core(&self, caller: &Caller, state: &Path, gentleness: Gentleness) -> Result<CoreOptions> {
         let target = match (caller.optional_path(self.target), self.target_fd) {
             (Some(path), 0) => RestoreTarget::Path(path),
             (Some(_), _) => return Err(wrong_use("both target and target_fd are set")),
@@ -62,6 +67,9 @@ impl RestoreOptions {
             in_place: self.in_place != 0,
             force: self.force != 0,
             read_back: self.read_back != 0,
+            skip_damaged: self.skip_damaged != 0,
+            resume: self.resume != 0,
+            state: Some(state.to_owned()),
             gentleness,
         })
     }
@@ -83,7 +91,8 @@ impl RestoreOptions {
 ///
 /// `id`: the beginning of an id, "latest" or "latest~N". `run`: NULL for the defaults. `summary`, `json`: the report
 /// (`blkdelta restore --json`), freed with blkdelta_string_free(); NULL: not wanted. Any thread; returns when all is
-/// done. Cancelled or failed, the target is incomplete: restore it again, with in_place only the rest is written.
+/// done. Cancelled or failed, the target is incomplete: restore it again with resume, and only the rest is written.
+/// BLKDELTA_STATUS_DOUBTFUL: with skip_damaged something is missing; summary->problems counts the ranges.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blkdelta_restore(
     repository: *const RepositoryHandle,
@@ -100,15 +109,15 @@ pub unsafe extern "C" fn blkdelta_restore(
         let record = resolve(caller, &repository, id, options.volume, options.at)?;
         let mut run = Run::new(caller, run)?;
         let running = run.begin(Gentleness::full_speed())?;
-        let wanted = options.for_core(caller, running.gentleness.clone())?;
+        let wanted = options.for_core(caller, run.state(), running.gentleness.clone())?;
         let report = run.perform(
-            |work| restore(&repository, &record, wanted, &work.progress, &work.cancel),
+            |work| restore(&repository, &record, &wanted, &work.progress, &work.cancel),
             |(): ()| true,
         )?;
         caller.give_json(json, &report)?;
         let summary = Summary { sequence: record.sequence, ..self::summary(&report) };
         caller.give_summary(&place, summary);
-        Ok(Status::Ok)
+        Ok(if report.missing.is_empty() { Status::Ok } else { Status::Doubtful })
     };
     // SAFETY: the caller keeps what the header demands of these arguments.
     unsafe { enter(work) }
@@ -121,6 +130,7 @@ fn summary(report: &RestoreReport) -> Summary {
         duration_s: report.duration_s,
         throttled_s: report.throttled_s,
         root_proven: u32::from(report.root_proven),
+        problems: report.missing.len() as u64,
         ..Summary::new()
     }
     .with_id(&report.backup_id.to_string())

@@ -18,13 +18,13 @@ use blkdelta_core::cancel::CancelToken;
 use blkdelta_core::error::{Error, Result};
 use blkdelta_core::local_state;
 use blkdelta_core::operations::RangeKind;
-use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::gentleness::{Gentleness, Wishes};
 use blkdelta_core::operations::running::Running;
 use blkdelta_core::progress::Progress;
 
 use crate::error::c_text;
 use crate::guard::Caller;
-use crate::limits::{LimitOptions, Wishes};
+use crate::limits::{LimitOptions, wishes};
 use crate::log;
 use crate::options::extensible;
 
@@ -129,7 +129,7 @@ extensible!(RunOptions, "blkdelta_run_options");
 /// The options of a run, read and checked.
 pub struct Run {
     state: PathBuf,
-    wishes: Option<Wishes>,
+    wishes: Wishes,
     watcher: Watcher,
 }
 
@@ -138,8 +138,8 @@ impl Run {
     pub fn new(caller: &Caller, options: *const RunOptions) -> Result<Self> {
         let options = caller.options(options)?;
         let wishes = match options.limits.is_null() {
-            true => None,
-            false => Some(Wishes::new(caller, options.limits)?),
+            true => Wishes::default(),
+            false => wishes(caller, options.limits)?,
         };
         let state = caller.optional_path(options.state).map_or_else(local_state::default_folder, Ok)?;
         Ok(Self { state, wishes, watcher: Watcher::new(&options) })
@@ -152,8 +152,7 @@ impl Run {
 
     /// Registers limits that start from `usual`; the registration goes with the answer.
     pub fn begin(&self, usual: Gentleness) -> Result<Running> {
-        let gentleness = self.wishes.as_ref().map_or(usual.clone(), |wishes| wishes.gentleness(usual));
-        Running::begin(&self.state, gentleness)
+        Running::begin(&self.state, self.wishes.gentleness(usual)?)
     }
 
     /// Who is told how far it is.

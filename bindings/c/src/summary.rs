@@ -28,9 +28,9 @@ pub struct Summary {
     pub bytes_changed: u64,
     /// Bytes that the repository or the delta grew by.
     pub bytes_stored: u64,
-    /// Bytes written to a target.
+    /// Bytes written to a target, or into the repository that was copied to.
     pub bytes_written: u64,
-    /// Problems that verify found.
+    /// Problems that verify found, ranges that a restore left out, backups that could not be copied.
     pub problems: u64,
     /// Backups that verify looked at.
     pub backups_checked: u64,

@@ -3,17 +3,14 @@
 
 use std::ffi::c_char;
 
-use blkdelta_core::backup_id::BackupRecord;
-use blkdelta_core::error::{Error, Result};
 use blkdelta_core::operations::gentleness::Gentleness;
-use blkdelta_core::operations::verify::verify;
-use blkdelta_core::repository::Repository;
+use blkdelta_core::operations::verify::{VerifyOptions as CoreOptions, verify, wanted};
 
 use crate::error::Status;
 use crate::guard::{Caller, enter};
 use crate::handle;
 use crate::init::RepositoryHandle;
-use crate::options::extensible;
+use crate::options::{extensible, unknown_option};
 use crate::run::{Run, RunOptions};
 use crate::summary::Summary;
 
@@ -32,28 +29,18 @@ pub struct VerifyOptions {
     /// Not 0: read every byte and prove each volume's root.
     pub data: u32,
     /// Zero.
-    pub reserved: [u8; 36],
+    pub zero: u32,
+    /// Prove this much of what is stored, that whose last proof is oldest, such as "5%" or "20GiB"; NULL: no sample.
+    pub sample: *const c_char,
+    /// Zero.
+    pub reserved: [u8; 24],
 }
 
 extensible!(VerifyOptions, "blkdelta_verify_options");
 
-/// The backups that are meant, and the records that cannot be read.
-fn wanted(
-    caller: &Caller,
-    repository: &Repository,
-    options: &VerifyOptions,
-) -> Result<(Vec<BackupRecord>, Vec<Error>)> {
-    let volume = caller.optional_name("volume", options.volume)?;
-    let ids = caller.names("ids", options.ids, options.id_count)?;
-    if ids.is_empty() {
-        let catalog = repository.catalog(volume)?;
-        return Ok((catalog.records, catalog.damaged));
-    }
-    let records = ids.iter().map(|id| repository.resolve(id, volume, None)).collect::<Result<_>>()?;
-    Ok((records, Vec::new()))
-}
-
-/// Checks what is stored. Damage is no failure of the call: it is BLKDELTA_STATUS_DAMAGE_FOUND and stands in the report.
+/// Checks what is stored: without `ids` also tags, key slots and the audit log, and whether the repository went back to an
+/// older state since this host last saw it. Damage is no failure of the call: it is BLKDELTA_STATUS_DAMAGE_FOUND and stands
+/// in the report. BLKDELTA_STATUS_DOUBTFUL: nothing is damaged, but a newer version wrote some of it.
 ///
 /// `options`: NULL for all backups without their data. `run`: NULL for the defaults. `summary`, `json`: the report
 /// (`blkdelta verify --json`), freed with blkdelta_string_free(); NULL: not wanted. Any thread; returns when all is
@@ -70,12 +57,21 @@ pub unsafe extern "C" fn blkdelta_verify(
         let place = caller.summary(summary)?;
         let repository = handle::object(repository)?;
         let options = caller.options(options)?;
-        let (records, damaged) = wanted(caller, &repository, &options)?;
+        if options.zero != 0 {
+            return Err(unknown_option("blkdelta_verify_options"));
+        }
+        let ids = caller.names("ids", options.ids, options.id_count)?;
+        let (records, wrong) = wanted(&repository, &ids, caller.optional_name("volume", options.volume)?)?;
         let mut run = Run::new(caller, run)?;
         let running = run.begin(Gentleness::default())?;
-        let (data, gentle) = (options.data != 0, &running.gentleness);
+        let options = CoreOptions {
+            data: options.data != 0,
+            sample: caller.parsed("sample", options.sample)?,
+            state: Some(run.state().clone()),
+            gentleness: running.gentleness.clone(),
+        };
         let report = run.perform(
-            |work| verify(&repository, &records, &damaged, data, gentle, &work.progress, &work.cancel),
+            |work| verify(&repository, &records, &wrong, &options, &work.progress, &work.cancel),
             |(): ()| true,
         )?;
         caller.give_json(json, &report)?;
@@ -86,7 +82,11 @@ pub unsafe extern "C" fn blkdelta_verify(
             ..Summary::new()
         };
         caller.give_summary(&place, summary);
-        Ok(if report.ok { Status::Ok } else { Status::DamageFound })
+        Ok(match report.ok {
+            true => Status::Ok,
+            false if report.is_damaged() => Status::DamageFound,
+            false => Status::Doubtful,
+        })
     };
     // SAFETY: the caller keeps what the header demands of these arguments.
     unsafe { enter(work) }

@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::error::wrong_use;
 use crate::limits;
-use crate::merge::{Told, max_chain};
+use crate::merge::{Told, bound, max_chain};
 use crate::options::{BackupName, Options, Span};
 use crate::records::record;
 use crate::repository::Repository;
@@ -34,6 +34,7 @@ impl Repository {
     /// - `volume`: its name, HOST/NAME unless given; `kind`: auto, full, incremental or differential; `parent`: build on
     ///   this backup instead of the newest; `tags`: labels; `compression`: instead of the repository's; `max_chain`:
     ///   afterwards merge the oldest backups of a chain that is longer than so many.
+    /// - `resume`: go on where an interrupted backup of the same unchanged source was.
     /// - `allow_live`: read a source that others may write to; `new_identity`: accept another volume under this name;
     ///   `queue_depth`: reads in flight.
     /// - `hints`: auto, off, or a file with a map of changes; `hint_sample`, `rescan_every`: how hints are proven.
@@ -57,7 +58,7 @@ impl Repository {
     #[pyo3(
         signature = (source, **options),
         text_signature = "($self, source, *, volume=None, kind='auto', parent=None, tags=(), compression=None, \
-            max_chain=None, allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
+            resume=False, max_chain=None, allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
             rescan_every=None, snapshot='auto', snapshot_size='10%', keep_snapshot='auto', before_snapshot=None, \
             after_snapshot=None, freeze=(), freeze_timeout='30s', postgresql=None, mysql=None, latency_target=None, \
             bwlimit=None, iops_limit=None, write_limit=None, limit_at=(), min_rate=None, full_speed=False, \
@@ -89,7 +90,7 @@ impl Repository {
     #[pyo3(
         signature = (sources, **options),
         text_signature = "($self, sources, *, volumes=None, kind='auto', tags=(), compression=None, \
-            max_chain=None, allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
+            resume=False, max_chain=None, allow_live=False, new_identity=False, queue_depth=None, hints='auto', hint_sample='auto', \
             rescan_every=None, snapshot='auto', snapshot_size='10%', keep_snapshot='auto', before_snapshot=None, \
             after_snapshot=None, freeze=(), freeze_timeout='30s', postgresql=None, mysql=None, latency_target=None, \
             bwlimit=None, iops_limit=None, write_limit=None, limit_at=(), min_rate=None, full_speed=False, \
@@ -134,7 +135,7 @@ impl Repository {
                 Ok(())
             })?;
             let Some(longest) = longest else { return Ok(()) };
-            reports.iter_mut().try_for_each(|told| told.shorten(&core, longest, &common, progress, cancel))
+            bound(&mut reports, &core, longest, &common, progress, cancel)
         });
         let reports = reports.iter().map(|told| record(py, "BackupReport", told));
         let reports = reports.collect::<PyResult<Vec<_>>>()?;
@@ -158,6 +159,7 @@ impl Repository {
             queue_depth: queue_depth(options)?,
             gentleness: gentleness.clone(),
             compression: options.parse("compression")?,
+            resume: options.flag("resume")?,
             tags: options.take("tags")?.unwrap_or_default(),
             ..usual
         })

@@ -77,6 +77,7 @@ fn class_of(error: &Error) -> &'static str {
         ErrorKind::SourceChanged => "SourceChangedError",
         ErrorKind::SnapshotLost => "SnapshotLostError",
         ErrorKind::Unreadable => "UnreadableError",
+        ErrorKind::RolledBack => "RolledBackError",
         ErrorKind::Damaged => "DamagedError",
         ErrorKind::Unsupported => "UnsupportedError",
         ErrorKind::NoSpace => "NoSpaceError",

@@ -1,8 +1,8 @@
 //! The native half of the Python module `blkdelta`: registration only.
 //!
 //! Each verb has its file, with the same name as in the core and in the command. A file takes Python's values apart
-//! ([`options`]), runs the core in a thread of its own ([`progress`]), and turns its report into the classes of
-//! `python/blkdelta/_records.py` ([`records`]), its error into those of `_errors.py` ([`error`]).
+//! (`options`), runs the core in a thread of its own (`progress`), and turns its report into the classes of
+//! `python/blkdelta/_records.py` (`records`), its error into those of `_errors.py` (`error`).
 //! Those classes are Python's own, because an exception with two bases cannot be made here, and a frozen dataclass is
 //! what Python people know. If they are renamed there, every call here fails: the tests run each.
 
@@ -11,6 +11,7 @@ mod backup;
 mod block;
 mod change;
 mod cleanup;
+mod copy;
 mod diff;
 mod error;
 mod limits;

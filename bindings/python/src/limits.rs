@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use blkdelta_core::local_state;
-use blkdelta_core::operations::gentleness::Gentleness;
+use blkdelta_core::operations::gentleness::{Gentleness, Wishes};
 use blkdelta_core::operations::running::{self, Running};
 use blkdelta_core::throttle::Limits;
 use blkdelta_core::throttle::schedule::Window;
 use pyo3::prelude::{Bound, PyAny, PyAnyMethods, PyResult, Python, pyfunction};
 use pyo3::types::{PyDict, PyString};
 
-use crate::error::{OrRaise, run_briefly, wrong_use};
+use crate::error::{OrRaise, run_briefly};
 use crate::options::{Options, Rate};
 use crate::records::record;
 
@@ -21,8 +21,7 @@ pub fn state_folder(named: Option<PathBuf>) -> PyResult<PathBuf> {
 
 /// Takes the arguments on limits of a call that is gentle unless told otherwise.
 pub fn begin(options: &Options<'_>, state: &Path) -> PyResult<Running> {
-    let full_speed = options.flag("full_speed")?;
-    begin_from(if full_speed { Gentleness::full_speed() } else { Gentleness::default() }, options, state)
+    begin_from(Gentleness::default(), options, state)
 }
 
 /// The same for a call that somebody waits for.
@@ -30,61 +29,37 @@ pub fn begin_restore(options: &Options<'_>, state: &Path) -> PyResult<Running> {
     begin_from(Gentleness::full_speed(), options, state)
 }
 
-fn begin_from(mut gentleness: Gentleness, options: &Options<'_>, state: &Path) -> PyResult<Running> {
-    named_limits(options)?.put_into(&mut gentleness.limits);
-    gentleness.priority.io = options.parse("ionice")?.or(gentleness.priority.io);
-    if let Some(nice) = options.take("nice")? {
-        if !(-20..=19).contains(&nice) {
-            return Err(wrong_use(format!("nice={nice}"), "write a number from -20 to 19"));
-        }
-        gentleness.priority.nice = Some(nice);
-    }
-    gentleness.priority.cgroup = options.flag("cgroup")?;
-    Running::begin(state, gentleness).or_raise()
+fn begin_from(usual: Gentleness, options: &Options<'_>, state: &Path) -> PyResult<Running> {
+    let wishes = Wishes {
+        ionice: options.parse("ionice")?,
+        nice: options.take("nice")?,
+        cgroup: options.flag("cgroup")?,
+        ..wishes(options)?
+    };
+    Running::begin(state, wishes.gentleness(usual).or_raise()?).or_raise()
 }
 
-/// The limits that were named.
-struct Named {
-    latency_target: Option<blkdelta_core::throttle::LatencyTarget>,
-    bwlimit: Option<Rate>,
-    iops_limit: Option<std::num::NonZeroU64>,
-    write_limit: Option<Rate>,
-    limit_at: Option<Vec<Window>>,
-    min_rate: Option<Rate>,
-}
-
-fn named_limits(options: &Options<'_>) -> PyResult<Named> {
-    Ok(Named {
+/// The arguments that a call which goes on can take too.
+fn wishes(options: &Options<'_>) -> PyResult<Wishes> {
+    let rate = |name: &str| PyResult::Ok(options.take::<Rate>(name)?.map(|rate| rate.0));
+    Ok(Wishes {
+        full_speed: options.flag("full_speed")?,
         latency_target: options.parse("latency_target")?,
-        bwlimit: options.take("bwlimit")?,
+        bwlimit: rate("bwlimit")?,
         iops_limit: options.take("iops_limit")?,
-        write_limit: options.take("write_limit")?,
+        write_limit: rate("write_limit")?,
+        min_rate: rate("min_rate")?,
         limit_at: windows(options)?,
-        min_rate: options.take("min_rate")?,
+        ..Wishes::default()
     })
 }
 
 /// One window as a text, or several.
-fn windows(options: &Options<'_>) -> PyResult<Option<Vec<Window>>> {
-    let Some(value) = options.take::<Bound<'_, PyAny>>("limit_at")? else { return Ok(None) };
+fn windows(options: &Options<'_>) -> PyResult<Vec<Window>> {
+    let Some(value) = options.take::<Bound<'_, PyAny>>("limit_at")? else { return Ok(Vec::new()) };
     let texts: Vec<String> =
         if value.is_instance_of::<PyString>() { vec![value.extract()?] } else { value.extract()? };
-    let windows: Vec<Window> = texts.iter().map(|text| text.parse().or_raise()).collect::<PyResult<_>>()?;
-    Ok(Some(windows).filter(|windows| !windows.is_empty()))
-}
-
-impl Named {
-    fn put_into(&self, limits: &mut Limits) {
-        let rate = |named: &Option<Rate>| named.as_ref().map(|rate| rate.0);
-        limits.latency_target = self.latency_target.unwrap_or(limits.latency_target);
-        limits.bwlimit = rate(&self.bwlimit).or(limits.bwlimit);
-        limits.iops_limit = self.iops_limit.or(limits.iops_limit);
-        limits.write_limit = rate(&self.write_limit).or(limits.write_limit);
-        limits.min_rate = rate(&self.min_rate).unwrap_or(limits.min_rate);
-        if let Some(windows) = &self.limit_at {
-            limits.limit_at.clone_from(windows);
-        }
-    }
+    texts.iter().map(|text| text.parse().or_raise()).collect()
 }
 
 /// What `blkdelta.limits.show` does.
@@ -106,16 +81,10 @@ pub fn limits_set<'py>(
     limits: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let options = Options::new(limits)?;
-    let (named, full_speed) = (named_limits(&options)?, options.flag("full_speed")?);
+    let wishes = wishes(&options)?;
     options.finish()?;
     let state = state_folder(state)?;
-    let mut change = |limits: &mut Limits| {
-        if full_speed {
-            *limits = Limits::none();
-        }
-        named.put_into(limits);
-        Ok(())
-    };
+    let mut change = |limits: &mut Limits| wishes.change_running(limits);
     let changed = run_briefly(py, || running::change(&state, pid, &mut change))?;
     changed.iter().map(|work| record(py, "RunningWork", work)).collect()
 }

@@ -3,7 +3,7 @@
 use blkdelta_core::cancel::CancelToken;
 use blkdelta_core::error::Result;
 use blkdelta_core::operations::backup::{BackupOptions, BackupReport};
-use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport};
+use blkdelta_core::operations::merge::{self, MergeOptions, MergeReport, Shortening};
 use blkdelta_core::progress::Progress;
 use blkdelta_core::repository::Repository as CoreRepository;
 use pyo3::prelude::{Bound, PyAny, PyResult, Python, pymethods};
@@ -85,24 +85,29 @@ pub fn max_chain(options: &Options<'_>) -> PyResult<Option<usize>> {
     }
 }
 
-impl Told {
-    /// Bounds the chain of the new backup.
-    pub fn shorten(
-        &mut self,
-        core: &CoreRepository,
-        longest: usize,
-        options: &BackupOptions,
-        progress: &Progress,
-        cancel: &CancelToken,
-    ) -> Result<()> {
+/// Bounds the chains of new backups.
+pub fn bound(
+    reports: &mut [Told],
+    core: &CoreRepository,
+    longest: usize,
+    options: &BackupOptions,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<()> {
+    let chain = |told: &Told| {
         let merging = MergeOptions {
-            last: self.report.record.clone(),
+            last: told.report.record.clone(),
             first: None,
             compression: options.compression,
             gentleness: options.gentleness.clone(),
             state: options.state.clone(),
         };
-        self.merged = merge::shorten(core, longest, &merging, progress, cancel)?;
-        Ok(())
+        Shortening::new(merging, longest)
+    };
+    let mut chains: Vec<Shortening> = reports.iter().map(chain).collect();
+    let done = merge::shorten(core, &mut chains, progress, cancel);
+    for (told, chain) in reports.iter_mut().zip(chains) {
+        told.merged = chain.merged;
     }
+    done
 }

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use blkdelta_core::crypto::secret::Secret;
+use blkdelta_core::repository::keys::SlotOptions;
 use blkdelta_core::repository::{InitOptions, Repository as CoreRepository};
+use blkdelta_core::storage;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::{Bound, PyResult, Python, pyclass, pymethods};
 use pyo3::types::PyDict;
@@ -36,8 +39,10 @@ impl Repository {
         core.ok_or_else(|| PyValueError::new_err("the repository is closed"))
     }
 
-    fn of(core: CoreRepository, path: PathBuf, state: Option<PathBuf>) -> PyResult<Self> {
-        Ok(Self { core: Mutex::new(Some(core)), path, state: state_folder(state)? })
+    fn of(core: &CoreRepository, path: PathBuf, state: Option<PathBuf>) -> PyResult<Self> {
+        let state = state_folder(state)?;
+        let core = core.remembering(&state);
+        Ok(Self { core: Mutex::new(Some(core)), path, state })
     }
 }
 
@@ -48,22 +53,39 @@ impl Repository {
     /// `state` is the folder of local state, a cache that makes incremental backups quick; as with the command it is
     /// BLKDELTA_STATE, for root /var/lib/blkdelta, else $XDG_STATE_HOME/blkdelta.
     ///
-    /// Raises `NoRepositoryError` (a `FileNotFoundError`) when there is none, `UnsupportedError` when a newer version made
-    /// it.
+    /// An encrypted one opens with `passphrase`, else with what the environment names: BLKDELTA_PASSWORD_FILE,
+    /// BLKDELTA_PASSWORD_COMMAND or BLKDELTA_KEY_FILE. A passphrase that is given for one that is not encrypted is wrong
+    /// too: somebody may have put it there instead of yours.
+    ///
+    /// Raises `NoRepositoryError` (a `FileNotFoundError`) when there is none, `WrongKeyError` (a `PermissionError`) when
+    /// the passphrase does not fit or is missing, `UnsupportedError` when a newer version made it.
     ///
     /// >>> blkdelta.Repository.open("repo").grain_size
     /// 8192
     #[staticmethod]
-    #[pyo3(signature = (path, *, state = None))]
-    fn open(py: Python<'_>, path: PathBuf, state: Option<PathBuf>) -> PyResult<Self> {
-        let core = run_briefly(py, || CoreRepository::open_local(&path))?;
-        Self::of(core, path, state)
+    #[pyo3(signature = (path, *, state = None, passphrase = None))]
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        state: Option<PathBuf>,
+        passphrase: Option<&str>,
+    ) -> PyResult<Self> {
+        let core = run_briefly(py, || {
+            let storage = storage::at(&path)?;
+            match passphrase {
+                Some(text) => CoreRepository::open_with(storage, &Secret::passphrase(text.as_bytes())?),
+                None => CoreRepository::open_by_environment(storage),
+            }
+        })?;
+        Self::of(&core, path, state)
     }
 
     /// Makes a repository in a folder, which is made too, and opens it.
     ///
     /// `block_size` is the unit of reading (64KiB to 64MiB), `grain_size` the unit of change (4KiB to 64KiB), both in
     /// bytes or as a text; `digest` is blake3, sha256 or xxh3; `compression` is none, lz4, zstd or zstd:LEVEL.
+    ///
+    /// With a `passphrase` it is encrypted.
     ///
     /// Raises `AlreadyExistsError` (a `FileExistsError`) when there is one, `WrongUseError` (a `ValueError`) for sizes that
     /// do not fit.
@@ -72,21 +94,29 @@ impl Repository {
     /// 16384
     #[staticmethod]
     #[pyo3(
-        signature = (path, *, state = None, **format),
-        text_signature = "(path, *, state=None, digest='blake3', block_size='4MiB', grain_size='8KiB', \
+        signature = (path, *, state = None, passphrase = None, **format),
+        text_signature = "(path, *, state=None, passphrase=None, digest='blake3', block_size='4MiB', grain_size='8KiB', \
                           compression='zstd:1')"
     )]
     fn init(
         py: Python<'_>,
         path: PathBuf,
         state: Option<PathBuf>,
+        passphrase: Option<&str>,
         format: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let options = Options::new(format)?;
         let format = format_options(&options)?;
         options.finish()?;
-        let core = run_briefly(py, || CoreRepository::init_local(&path, format))?;
-        Self::of(core, path, state)
+        let core = run_briefly(py, || match passphrase {
+            Some(text) => {
+                let secret = Secret::passphrase(text.as_bytes())?;
+                let storage = storage::at(&path)?;
+                CoreRepository::init_encrypted(storage, format, &secret, &SlotOptions::default())
+            }
+            None => CoreRepository::init_at(&path, format),
+        })?;
+        Self::of(&core, path, state)
     }
 
     /// Lets it go; later calls raise `ValueError`. What runs goes on.

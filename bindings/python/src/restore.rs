@@ -24,7 +24,9 @@ impl Repository {
     /// `id` is an id or its beginning, `latest`, `latest~N` or a `Backup`; `at` leaves out what was taken later. `target` is a
     /// path, a descriptor (an int), or an open file or socket. `range` is an offset and a length, `(offset, length)` in
     /// bytes or texts such as "4MiB", restored at its own offset. `in_place` reads the target and writes only what differs;
-    /// `force` overwrites a target that holds something; `read_back` proves the root on the target itself. Limits are those
+    /// `force` overwrites a target that holds something; `read_back` proves the root on the target itself;
+    /// `skip_damaged` restores what can be proven and lists the rest as `missing`; `resume` goes on where an interrupted
+    /// restore of this backup onto this target was. Limits are those
     /// of `backup`, but nothing limits a restore unless it is given.
     ///
     /// Raises `NotFoundError` (a `FileNotFoundError`), `RefusedError` for a target that is mounted or holds something,
@@ -35,7 +37,7 @@ impl Repository {
     #[pyo3(
         signature = (id, target, **options),
         text_signature = "($self, id, target, *, volume=None, at=None, range=None, in_place=False, force=False, \
-            read_back=False, latency_target=None, bwlimit=None, iops_limit=None, write_limit=None, limit_at=(), \
+            read_back=False, skip_damaged=False, resume=False, latency_target=None, bwlimit=None, iops_limit=None, write_limit=None, limit_at=(), \
             min_rate=None, ionice=None, nice=None, cgroup=False, progress=None, cancel=None)"
     )]
     #[allow(clippy::needless_pass_by_value)] // as Python hands them over
@@ -57,13 +59,16 @@ impl Repository {
             in_place: options.flag("in_place")?,
             force: options.flag("force")?,
             read_back: options.flag("read_back")?,
+            skip_damaged: options.flag("skip_damaged")?,
+            resume: options.flag("resume")?,
+            state: Some(self.state.clone()),
             gentleness: running.gentleness.clone(),
         };
         let watch = options.watch()?;
         options.finish()?;
         let done = watch.run(py, |progress, cancel| {
             let backup = core.resolve(&id.0, volume.as_deref(), at.map(|at| at.0))?;
-            restore(&core, &backup, restoring, progress, cancel)
+            restore(&core, &backup, &restoring, progress, cancel)
         })?;
         record(py, "RestoreReport", &done)
     }

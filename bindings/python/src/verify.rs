@@ -1,6 +1,6 @@
 //! `verify`: is what is stored whole?
 
-use blkdelta_core::operations::verify::verify;
+use blkdelta_core::operations::verify::{VerifyOptions, verify, wanted};
 use pyo3::prelude::{Bound, PyAny, PyResult, Python, pymethods};
 use pyo3::types::PyDict;
 
@@ -11,7 +11,9 @@ use crate::repository::Repository;
 
 #[pymethods]
 impl Repository {
-    /// Checks backups, or all of them: structure and digests, with `data=True` every byte up to each volume's root.
+    /// Checks backups, or all of them: structure and digests, with `data=True` every byte up to each volume's root,
+    /// with a `sample` such as "5%" or "20GiB" that part of what is stored whose last proof is oldest. Without ids
+    /// also tags, key slots and the audit log, and whether the repository went back to an older state since this host saw it.
     ///
     /// Damage is no exception here: the report's `ok` is false, and its `problems` say where. Limits are those of `backup`.
     ///
@@ -22,7 +24,7 @@ impl Repository {
     /// (True, 1)
     #[pyo3(
         signature = (*ids, **options),
-        text_signature = "($self, *ids, volume=None, data=False, latency_target=None, bwlimit=None, iops_limit=None, \
+        text_signature = "($self, *ids, volume=None, data=False, sample=None, latency_target=None, bwlimit=None, iops_limit=None, \
             write_limit=None, limit_at=(), min_rate=None, full_speed=False, ionice=None, nice=None, cgroup=False, \
             progress=None, cancel=None)"
     )]
@@ -37,18 +39,20 @@ impl Repository {
         let options = Options::new(options)?;
         let volume: Option<String> = options.take("volume")?;
         let data = options.flag("data")?;
+        let sample = options.parse("sample")?;
         let running = limits::begin(&options, &self.state)?;
         let watch = options.watch()?;
         options.finish()?;
         let done = watch.run(py, |progress, cancel| {
-            let (records, damaged) = if ids.is_empty() {
-                let catalog = core.catalog(volume.as_deref())?;
-                (catalog.records, catalog.damaged.into_iter().chain(catalog.damaged_tags).collect())
-            } else {
-                let resolve = |id: &BackupName| core.resolve(&id.0, volume.as_deref(), None);
-                (ids.iter().map(resolve).collect::<Result<_, _>>()?, Vec::new())
+            let ids: Vec<&str> = ids.iter().map(|id| id.0.as_str()).collect();
+            let (records, wrong) = wanted(&core, &ids, volume.as_deref())?;
+            let options = VerifyOptions {
+                data,
+                sample,
+                state: Some(self.state.clone()),
+                gentleness: running.gentleness.clone(),
             };
-            verify(&core, &records, &damaged, data, &running.gentleness, progress, cancel)
+            verify(&core, &records, &wrong, &options, progress, cancel)
         })?;
         record(py, "VerifyReport", &done)
     }

@@ -4,9 +4,10 @@
 //! end of the block: such a block must have been stored whole above it. If that rule were broken, old data from before a
 //! shrink could come back; so it is damage, never a guess.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::delta::reader::{DeltaReader, IndexCursor};
+use crate::delta::reader::{DeltaReader, IndexCursor, LostPart};
 use crate::digest::GrainDigest;
 use crate::error::{Error, Result};
 use crate::format::index::{GrainsEntry, IndexEntry};
@@ -39,6 +40,11 @@ pub struct BlockPlan {
     pub runs: Vec<GrainRun>,
     /// The digest of every grain.
     pub digests: Vec<GrainDigest>,
+    /// Grains of which a part of the index that cannot be read may have spoken: what older deltas say of them is right
+    /// only if the whole block's digest is.
+    pub doubtful: GrainSet,
+    /// Why there are any.
+    pub doubt: Option<String>,
 }
 
 /// What the upper part of a chain says of a block.
@@ -47,6 +53,8 @@ pub struct PartialBlock {
     pub plan: BlockPlan,
     /// Grains that are what they were below.
     pub inherited: GrainSet,
+    /// It was stored whole although it had not changed, because the bytes below are damaged.
+    pub healed: bool,
 }
 
 /// What deltas say of a block.
@@ -56,6 +64,8 @@ struct Said {
     open: GrainSet,
     /// Whether anything was said.
     spoken: bool,
+    /// Whether one of them stored it whole although it had not changed.
+    healed: bool,
     /// Whether an older delta knew the block only in another length, or not at all: nothing is inherited through it.
     cut: bool,
 }
@@ -64,6 +74,7 @@ struct Said {
 pub struct MergedIndex {
     cursors: Vec<IndexCursor>,
     geometry: Geometry,
+    tolerant: bool,
 }
 
 impl MergedIndex {
@@ -71,22 +82,49 @@ impl MergedIndex {
     pub fn new(chain: &[Arc<DeltaReader>]) -> Result<Self> {
         let newest = chain.first().ok_or_else(|| Error::damaged("a chain without a backup"))?;
         let geometry = newest.header().geometry;
-        Ok(Self { cursors: chain.iter().map(DeltaReader::cursor).collect(), geometry })
+        let cursors = chain.iter().map(DeltaReader::cursor).collect();
+        Ok(Self { cursors, geometry, tolerant: false })
+    }
+
+    /// The same for whoever wants what can still be had: parts of the index that cannot be read put blocks in doubt.
+    pub fn tolerant(chain: &[Arc<DeltaReader>]) -> Result<Self> {
+        Ok(Self { tolerant: true, ..Self::new(chain)? })
+    }
+
+    /// Parts of the index that could not be read so far, the last one of each delta, with the delta's place in the chain.
+    pub fn lost(&self) -> impl Iterator<Item = (usize, &LostPart)> {
+        let parts = self.cursors.iter().enumerate();
+        parts.filter_map(|(delta, cursor)| cursor.lost().map(|lost| (delta, lost)))
     }
 
     /// The plan of a block; blocks must be asked for in ascending order.
     pub fn block(&mut self, index: BlockIndex) -> Result<BlockPlan> {
-        let said = self.said(index)?;
-        if said.open.is_empty() { Ok(said.plan) } else { Err(self.incomplete(&said.plan)) }
+        self.block_of(0, index)
+    }
+
+    /// The same of an older state: the one that the chain's deltas from this place on give.
+    pub fn block_of(&mut self, state: usize, index: BlockIndex) -> Result<BlockPlan> {
+        let said = self.said(state, index)?;
+        let usable = said.open.is_empty() || said.plan.doubt.is_some();
+        if usable { Ok(said.plan) } else { Err(self.incomplete(&said.plan)) }
+    }
+
+    /// Whether none of these deltas speaks of a block, and all are of volumes that go on behind it: then the states before
+    /// and after them have it from the same place.
+    pub fn is_passed_over(&mut self, deltas: Range<usize>, index: BlockIndex) -> bool {
+        self.cursors[deltas].iter_mut().all(|cursor| {
+            let known = cursor.reader().header().geometry.block_count();
+            index + 1 < known && matches!(cursor.seek(index), Ok(None))
+        })
     }
 
     /// What these deltas say of a block, if they are only the upper part of a chain; `None` when they do not speak of it.
     pub fn partial(&mut self, index: BlockIndex) -> Result<Option<PartialBlock>> {
-        let Said { plan, open, spoken, cut } = self.said(index)?;
+        let Said { plan, open, spoken, healed, cut } = self.said(0, index)?;
         if cut && !open.is_empty() {
             return Err(self.incomplete(&plan));
         }
-        Ok(spoken.then_some(PartialBlock { plan, inherited: open }))
+        Ok(spoken.then_some(PartialBlock { plan, inherited: open, healed }))
     }
 
     /// The first block at or after `block` that any of the deltas speaks of.
@@ -101,22 +139,32 @@ impl MergedIndex {
     }
 
     /// Newest first, until every grain is spoken of or nothing older may be believed.
-    fn said(&mut self, index: BlockIndex) -> Result<Said> {
-        let len = self.geometry.block_len(index);
-        let grains = self.geometry.grains_in(len);
+    fn said(&mut self, state: usize, index: BlockIndex) -> Result<Said> {
+        let geometry = self.cursors[state].reader().header().geometry;
+        let len = geometry.block_len(index);
+        let grains = geometry.grains_in(len);
         let digests = vec![GrainDigest::ZERO; to_usize(u64::from(grains))];
-        let mut plan = BlockPlan { index, len, runs: Vec::new(), digests };
+        let doubtful = GrainSet::empty(grains);
+        let mut plan = BlockPlan { index, len, runs: Vec::new(), digests, doubtful, doubt: None };
         let mut open = GrainSet::empty(grains);
         (0..grains).for_each(|grain| open.insert(grain));
-        let end = self.geometry.block_offset(index) + u64::from(len);
-        let (mut spoken, mut cut) = (false, false);
-        for (number, cursor) in self.cursors.iter_mut().enumerate() {
+        let end = geometry.block_offset(index) + u64::from(len);
+        let (mut spoken, mut healed, mut cut) = (false, false, false);
+        for (number, cursor) in self.cursors.iter_mut().enumerate().skip(state) {
             if cursor.reader().header().geometry.volume_size() < end {
                 cut = true;
                 break;
             }
-            let geometry = &self.geometry;
-            let entry = cursor.seek(index)?;
+            let entry = match cursor.seek(index) {
+                Err(error) if self.tolerant && error.is_damage() => {
+                    if plan.doubt.is_none() {
+                        plan.doubtful = open.clone();
+                        plan.doubt = Some(error.full_text());
+                    }
+                    continue;
+                }
+                other => other?,
+            };
             spoken |= entry.is_some();
             match entry {
                 None => {}
@@ -127,13 +175,16 @@ impl MergedIndex {
                     cut = true;
                     break;
                 }
-                Some(IndexEntry::Grains(entry)) => resolve(geometry, &mut plan, &mut open, number, entry),
+                Some(IndexEntry::Grains(entry)) => {
+                    healed |= entry.whole && entry.old.same(&entry.new);
+                    resolve(&geometry, &mut plan, &mut open, number, entry);
+                }
             }
             if open.is_empty() {
                 break;
             }
         }
-        Ok(Said { plan, open, spoken, cut })
+        Ok(Said { plan, open, spoken, healed, cut })
     }
 
     fn incomplete(&self, plan: &BlockPlan) -> Error {
@@ -145,6 +196,14 @@ impl MergedIndex {
 
     /// How many blocks from `block` on lie in one zero range, with nothing newer over them; 0 when `block` does not.
     pub fn zero_run(&mut self, block: BlockIndex) -> Result<u64> {
+        match self.said_zero_run(block) {
+            // Block by block it will be seen what can be had.
+            Err(error) if self.tolerant && error.is_damage() => Ok(0),
+            other => other,
+        }
+    }
+
+    fn said_zero_run(&mut self, block: BlockIndex) -> Result<u64> {
         let mut run = self.geometry.block_count() - block;
         for cursor in &mut self.cursors {
             // An ancestor that ends before this block says nothing of it; [`MergedIndex::block`] will judge that.

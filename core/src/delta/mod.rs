@@ -2,5 +2,7 @@
 
 pub mod compression;
 pub mod merged;
+pub mod passing;
+pub mod prefix;
 pub mod reader;
 pub mod writer;

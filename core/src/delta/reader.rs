@@ -1,8 +1,10 @@
 //! Reads a delta: header and trailer when it is opened, then index segments one at a time, frames at random.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::delta::compression::decompress;
+use crate::delta::passing::{Passing, Room};
 use crate::error::{Error, Result};
 use crate::format::delta::{
     DeltaHeader, DeltaTrailer, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, TRAILER_LEN,
@@ -27,6 +29,8 @@ pub struct StoredFrame {
 /// An open delta.
 pub struct DeltaReader {
     object: Arc<dyn ObjectReader>,
+    /// The same object, by a way of its own for frames.
+    frames: Arc<dyn ObjectReader>,
     header: DeltaHeader,
     trailer: DeltaTrailer,
 }
@@ -50,7 +54,7 @@ impl DeltaReader {
         object.read_exact_at(&mut bytes, trailer_offset)?;
         let trailer = DeltaTrailer::decode(&bytes, trailer_offset)
             .map_err(|error| error.at(trailer_offset, TRAILER_LEN as u64))?;
-        Ok(Self { object, header, trailer })
+        Ok(Self { frames: Arc::clone(&object), object, header, trailer })
     }
 
     /// Its header.
@@ -72,25 +76,17 @@ impl DeltaReader {
     }
 
     /// Reads all bytes and compares them with the trailer's digest; returns BLAKE3 of the whole file.
-    pub fn prove_bytes(&self, mut on_bytes: impl FnMut(u64) -> Result<()>) -> Result<[u8; 32]> {
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        let trailer_offset = self.object.size() - TRAILER_LEN as u64;
-        let mut at = 0;
-        while at < trailer_offset {
-            let len = (trailer_offset - at).min(buffer.len() as u64);
-            let piece = &mut buffer[..to_usize(len)];
-            self.object.read_exact_at(piece, at)?;
-            hasher.update(piece);
-            at += len;
-            on_bytes(len)?;
-        }
-        if *hasher.finalize().as_bytes() != self.trailer.digest {
-            return Err(Error::damaged("the delta does not match its digest").path(self.object.display()));
-        }
-        let mut trailer = [0; TRAILER_LEN];
-        self.object.read_exact_at(&mut trailer, trailer_offset)?;
-        Ok(*hasher.update(&trailer).finalize().as_bytes())
+    pub fn prove_bytes(&self, on_bytes: impl FnMut(u64) -> Result<()>) -> Result<[u8; 32]> {
+        self.in_passing(&Arc::default()).1.finish(on_bytes)
+    }
+
+    /// The same delta, and what proves all its bytes while its frames are read.
+    #[must_use]
+    pub fn in_passing(&self, room: &Arc<Room>) -> (Arc<Self>, Arc<Passing>) {
+        let object = Arc::clone(&self.object);
+        let passing = Arc::new(Passing::new(Arc::clone(&object), self.trailer, Arc::clone(room)));
+        let frames = Arc::clone(&passing) as Arc<dyn ObjectReader>;
+        (Arc::new(Self { object, frames, header: self.header.clone(), trailer: self.trailer }), passing)
     }
 
     /// The raw bytes of the frame at `offset`.
@@ -112,10 +108,10 @@ impl DeltaReader {
             return Err(Error::damaged("a frame is said to be beyond the delta's end"));
         }
         let mut bytes = [0; FRAME_HEADER_LEN];
-        self.object.read_exact_at(&mut bytes, offset)?;
+        self.frames.read_exact_at(&mut bytes, offset)?;
         let header = FrameHeader::decode(&bytes)?;
         let mut payload = vec![0; to_usize(u64::from(header.stored_len))];
-        self.object.read_exact_at(&mut payload, offset + FRAME_HEADER_LEN as u64)?;
+        self.frames.read_exact_at(&mut payload, offset + FRAME_HEADER_LEN as u64)?;
         let codec = header.prove(&bytes, &payload, offset)?;
         Ok(StoredFrame { codec, raw_len: header.raw_len, payload })
     }
@@ -130,6 +126,7 @@ impl DeltaReader {
             free: 0,
             entries: Vec::new().into_iter(),
             current: None,
+            lost: None,
         }
     }
 
@@ -143,6 +140,18 @@ impl DeltaReader {
             *page = decode_table_page(&bytes, offset).map_err(|error| error.at(offset, len as u64))?;
         }
         page.get(position).copied().ok_or_else(|| Error::damaged("the segment table is too short"))
+    }
+
+    /// The lines of all index segments, in block order.
+    pub fn segments(&self) -> Result<Vec<SegmentLine>> {
+        let mut page = Vec::new();
+        let lines = (0..self.trailer.segments).map(|number| self.line(number, &mut page));
+        lines.collect::<Result<_>>().map_err(|error: Error| error.path(self.object.display()))
+    }
+
+    /// The entries of one index segment.
+    pub fn entries(&self, line: &SegmentLine) -> Result<Vec<IndexEntry>> {
+        self.segment(line).map_err(|error| error.path(self.object.display()))
     }
 
     fn segment(&self, line: &SegmentLine) -> Result<Vec<IndexEntry>> {
@@ -165,6 +174,17 @@ pub struct IndexCursor {
     free: BlockIndex,
     entries: std::vec::IntoIter<IndexEntry>,
     current: Option<IndexEntry>,
+    /// The last part of the index that could not be read.
+    lost: Option<LostPart>,
+}
+
+/// Blocks of which nobody knows what the index says, and why.
+#[derive(Debug, Clone)]
+pub struct LostPart {
+    /// They are these; the volume may end before.
+    pub blocks: RangeInclusive<BlockIndex>,
+    /// What is wrong, and where.
+    pub what: String,
 }
 
 impl IndexCursor {
@@ -174,8 +194,18 @@ impl IndexCursor {
         &self.reader
     }
 
-    /// What the delta says of `block`, if anything. Blocks must be asked for in ascending order.
+    /// The last part of the index that could not be read.
+    #[must_use]
+    pub fn lost(&self) -> Option<&LostPart> {
+        self.lost.as_ref()
+    }
+
+    /// What the delta says of `block`, if anything. Blocks must be asked for in ascending order. Behind a part that cannot
+    /// be read, which is an error for each of its blocks, it goes on.
     pub fn seek(&mut self, block: BlockIndex) -> Result<Option<&IndexEntry>> {
+        if let Some(lost) = self.lost.as_ref().filter(|lost| lost.blocks.contains(&block)) {
+            return Err(Error::damaged(lost.what.clone()));
+        }
         loop {
             match &self.current {
                 Some(entry) if entry.span().0 + entry.span().1 > block => break,
@@ -214,17 +244,29 @@ impl IndexCursor {
             if self.next_line == self.reader.trailer.segments {
                 return Ok(false);
             }
-            let next = self.reader.line(self.next_line, &mut self.page);
-            let path = || self.reader.object.display();
-            let line = next.map_err(|error| error.path(path()))?;
-            if line.first < self.free || line.last < line.first {
-                return Err(Error::damaged("index segments out of order").path(path()).at(line.offset, 0));
-            }
+            let line = self.step().map_err(|error| self.lose(self.free..=BlockIndex::MAX, error))?;
             self.free = line.last.saturating_add(1);
             self.next_line += 1;
             if line.last >= block {
-                self.entries = self.reader.segment(&line).map_err(|error| error.path(path()))?.into_iter();
+                let entries = self.reader.entries(&line);
+                self.entries = entries.map_err(|error| self.lose(line.first..=line.last, error))?.into_iter();
             }
         }
+    }
+
+    fn step(&mut self) -> Result<SegmentLine> {
+        let path = || self.reader.object.display();
+        let line = self.reader.line(self.next_line, &mut self.page).map_err(|error| error.path(path()))?;
+        if line.first < self.free || line.last < line.first {
+            return Err(Error::damaged("index segments out of order").path(path()).at(line.offset, 0));
+        }
+        Ok(line)
+    }
+
+    fn lose(&mut self, blocks: RangeInclusive<BlockIndex>, error: Error) -> Error {
+        if error.is_damage() {
+            self.lost = Some(LostPart { blocks, what: error.full_text() });
+        }
+        error
     }
 }

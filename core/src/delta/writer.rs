@@ -12,6 +12,7 @@ use crate::format::delta::{DeltaHeader, DeltaTrailer, FrameHeader};
 use crate::format::index::{
     IndexEntry, SEGMENT_HEADER_LEN, SEGMENT_MAX, SegmentLine, encode_segment, encode_table,
 };
+use crate::geometry::BlockIndex;
 use crate::storage::ObjectWriter;
 
 /// A segment is closed at this size, so that a restore over many deltas holds little of each.
@@ -60,6 +61,34 @@ pub struct DeltaWriter {
     segment: Vec<u8>,
     line: Option<SegmentLine>,
     lines: Vec<SegmentLine>,
+    /// Entries that were taken, and those that are written.
+    taken: u64,
+    entered: u64,
+    /// Blocks that are passed as soon as so many entries are written.
+    passing: VecDeque<(u64, BlockIndex)>,
+    /// Those that are written and not yet durable, and the last of which that was asked.
+    passed: VecDeque<Passed>,
+    told: Option<BlockIndex>,
+}
+
+/// How far a delta that is being written could be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed {
+    /// Bytes of the file, which end behind a segment.
+    pub len: u64,
+    /// All blocks before this one are in them, as far as they changed.
+    pub next: BlockIndex,
+}
+
+/// How far a delta that is being written is, when it is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The block that was passed last: all before it are written.
+    pub last: BlockIndex,
+    /// The name under which something of it outlives its writer; see [`ObjectWriter::make_durable`].
+    pub unfinished: Option<String>,
+    /// How far it could be taken over under that name, when that is farther than the last time.
+    pub durable: Option<Passed>,
 }
 
 impl DeltaWriter {
@@ -77,6 +106,11 @@ impl DeltaWriter {
             segment: Vec::new(),
             line: None,
             lines: Vec::new(),
+            taken: 0,
+            entered: 0,
+            passing: VecDeque::new(),
+            passed: VecDeque::new(),
+            told: None,
         };
         writer.put(&header.encode())?;
         Ok(writer)
@@ -103,15 +137,43 @@ impl DeltaWriter {
     pub fn accept(&mut self, message: DeltaMessage) -> Result<()> {
         match message {
             DeltaMessage::Frame(frame) => drop(self.waiting_frames.insert(frame.number, frame)),
-            DeltaMessage::Entry(entry) => self.waiting_entries.push_back(entry),
+            DeltaMessage::Entry(entry) => {
+                self.taken += 1;
+                self.waiting_entries.push_back(entry);
+            }
+            DeltaMessage::Passed(next) => self.passing.push_back((self.taken, next)),
         }
         while let Some(frame) = self.waiting_frames.remove(&self.frames_written()) {
             self.put_frame(&frame)?;
         }
         while let Some(entry) = self.next_ready_entry() {
             self.put_entry(entry)?;
+            self.entered += 1;
+        }
+        while self.passing.front().is_some_and(|(entries, _)| *entries <= self.entered) {
+            let Some((_, next)) = self.passing.pop_front() else { break };
+            self.close_segment()?;
+            self.passed.push_back(Passed { len: self.offset, next });
         }
         Ok(())
+    }
+
+    /// Whether it was told since the last time that it was made durable.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        self.passed.back().is_some_and(|last| Some(last.next) != self.told)
+    }
+
+    /// Makes durable what is written, or as much of it as the storage can without waiting.
+    pub fn make_durable(&mut self) -> Result<Reached> {
+        let last = self.passed.back().map_or(0, |last| last.next);
+        self.told = Some(last);
+        let Some(kept) = self.out.make_durable()? else { return Ok(Reached { last, ..Reached::default() }) };
+        let mut durable = None;
+        while self.passed.front().is_some_and(|passed| passed.len <= kept.len) {
+            durable = self.passed.pop_front();
+        }
+        Ok(Reached { last, unfinished: Some(kept.name), durable })
     }
 
     fn put_frame(&mut self, frame: &EncodedFrame) -> Result<()> {

@@ -30,7 +30,8 @@ pub const FRAME_HEADER_LEN: usize = 32;
 /// Most raw bytes of a frame: a grain may be added while there is less than a full frame.
 pub const FRAME_RAW_MAX: usize = (1 << 20) + (64 << 10);
 
-const FRAME_MAGIC: &[u8; 4] = b"FRAM";
+/// First bytes of a frame.
+pub const FRAME_MAGIC: &[u8; 4] = b"FRAM";
 const FLAG_FULL: u16 = 1;
 
 /// The parent that a delta builds on.

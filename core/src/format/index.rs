@@ -214,6 +214,19 @@ pub fn encode_segment(entries: &[u8], line: &SegmentLine) -> Vec<u8> {
     out
 }
 
+/// The line that belongs to the segment at `offset` which begins with this header: what it says of itself, believed only
+/// when [`decode_segment`] has proven it.
+pub fn segment_line(header: &[u8; SEGMENT_HEADER_LEN], offset: u64) -> Result<SegmentLine> {
+    let mut fields = Fields::new(header);
+    if fields.array::<4>()? != *SEGMENT_MAGIC {
+        return Err(Error::damaged("there is no index segment here"));
+    }
+    let (entries, first, last) = (fields.u32()?, fields.u64()?, fields.u64()?);
+    let body = checked_len(fields.u32()?, SEGMENT_MAX - SEGMENT_HEADER_LEN, "an index segment")?;
+    let len = u32::try_from(SEGMENT_HEADER_LEN + body).unwrap_or(u32::MAX);
+    Ok(SegmentLine { offset, len, entries, first, last })
+}
+
 /// Reads a segment, given all its bytes and its line in the table. Entries come back in block order.
 pub fn decode_segment(bytes: &[u8], line: &SegmentLine, geometry: &Geometry) -> Result<Vec<IndexEntry>> {
     let mut fields = Fields::new(bytes);

@@ -5,6 +5,7 @@
 
 pub mod delta;
 pub mod index;
+pub mod key_slot;
 pub mod manifest;
 pub mod record;
 pub mod repository_config;

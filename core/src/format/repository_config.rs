@@ -122,15 +122,46 @@ pub struct RepositoryConfig {
     pub grain_size: u32,
     /// How frames are compressed unless a run says otherwise.
     pub compression: Compression,
+    /// How objects are sealed; `None` when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// How an encrypted repository's objects are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encryption {
+    /// AES-256-GCM in units of 64 KiB.
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
 }
 
 impl RepositoryConfig {
-    /// The layout that this version reads and writes.
-    pub const FORMAT_VERSION: u32 = 1;
+    /// The newest layout that this version reads: that of encrypted repositories.
+    pub const FORMAT_VERSION: u32 = Self::ENCRYPTED;
+    /// The layout of repositories in clear.
+    pub const IN_CLEAR: u32 = 1;
+    /// The same with all objects sealed but the configuration, the keys and locks.
+    pub const ENCRYPTED: u32 = 2;
 
     /// Checks what a file claims.
     pub fn check(&self) -> Result<()> {
+        let version = if self.encryption.is_some() { Self::ENCRYPTED } else { Self::IN_CLEAR };
+        if self.format_version != version {
+            let text = format!("format {} does not fit the encryption it names", self.format_version);
+            return Err(Error::damaged(text));
+        }
+        self.check_digest()?;
         Geometry::new(0, self.block_size, self.grain_size).map(|_| ())
+    }
+
+    /// Refuses a digest that encryption would not go with.
+    pub fn check_digest(&self) -> Result<()> {
+        if self.encryption.is_some() && self.digest == DigestKind::Xxh3 {
+            let text =
+                "xxh3 is no digest for an encrypted repository: who writes the volume could hide changes";
+            return Err(Error::new(ErrorKind::WrongUse, text).hint("use blake3, or sha256"));
+        }
+        Ok(())
     }
 
     /// The version a configuration claims, read before the rest, so that a newer one is told apart from damage.

@@ -193,7 +193,7 @@ impl WorkingManifest {
     }
 
     fn sync(&self) -> Result<()> {
-        let done = faults::point("fsync").and_then(|()| self.file.sync_data());
+        let done = crate::sys::files::sync_data(&self.file);
         done.map_err(|source| Error::io("syncing the manifest", &self.path, source))
     }
 

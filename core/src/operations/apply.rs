@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::tracking::read_digests;
+use super::digests::read_digests;
 use crate::cancel::CancelToken;
 use crate::delta::reader::{DeltaReader, IndexCursor};
 use crate::digest::{BlockDigest, BlockHasher, RootBuilder, RootDigest};
@@ -27,7 +27,7 @@ use crate::storage::Storage;
 use crate::storage::local::LocalStorage;
 use crate::sys::block_device;
 use crate::sys::buffer_pool::{BufferPool, PooledBuffer};
-use crate::sys::faults;
+use crate::sys::{faults, files};
 use crate::throttle::governor::{Governor, Throttle};
 
 /// What applying a delta did.
@@ -246,6 +246,7 @@ impl Job<'_> {
             force: force || !full,
             in_place: !full,
             partial: false,
+            ours: false,
             repository: None,
             identity: None,
         };
@@ -262,7 +263,7 @@ impl Job<'_> {
             let file = OpenOptions::new().write(true).open(self.target);
             let cut = file.and_then(|file| {
                 faults::point("ftruncate").and_then(|()| file.set_len(size))?;
-                faults::point("fsync").and_then(|()| file.sync_all())
+                files::sync(&file)
             });
             cut.map_err(|source| Error::io("setting the size of", self.target, source))?;
         }

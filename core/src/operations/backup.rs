@@ -9,7 +9,9 @@
 //! found by its name and removed by the volume's next run.
 
 mod attempt;
+mod going_on;
 mod prepare;
+mod resuming;
 
 use std::path::PathBuf;
 
@@ -26,6 +28,7 @@ use crate::format::repository_config::Compression;
 use crate::hint::proof::Proof;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::audit::AuditEvent;
 use crate::snapshot::{self, CowSize};
 use crate::throttle::governor::ThrottleReport;
 use attempt::Attempt;
@@ -88,6 +91,9 @@ pub struct BackupOptions {
     pub gentleness: Gentleness,
     /// Instead of the repository's.
     pub compression: Option<Compression>,
+    /// Go on where an interrupted backup of the same unchanged source was. Of a read-only snapshot that the user names it
+    /// goes on without being asked.
+    pub resume: bool,
     /// Labels.
     pub tags: Vec<String>,
     /// Base folder of local state.
@@ -112,6 +118,7 @@ impl BackupOptions {
             queue_depth: DEFAULT_QUEUE_DEPTH,
             gentleness: Gentleness::default(),
             compression: None,
+            resume: false,
             tags: Vec::new(),
             state: state.into(),
         }
@@ -128,6 +135,10 @@ pub struct BackupReport {
     pub warnings: Vec<String>,
     /// What the limits did.
     pub throttle: ThrottleReport,
+    /// The offset at which it went on from an interrupted run; what that one had read is not in `bytes_read`.
+    pub resumed_at: Option<u64>,
+    /// Blocks that were stored again because what was stored of them is damaged.
+    pub blocks_healed: u64,
     /// A hint was proven wrong; the volume was then read in full.
     pub alarm: Option<String>,
 }
@@ -166,6 +177,8 @@ pub fn backup_group(
     cancel: &CancelToken,
     on_report: &mut dyn FnMut(BackupReport) -> Result<()>,
 ) -> Result<()> {
+    let state = group.volumes.first().map(|options| &options.state);
+    let repository = &state.map_or_else(|| repository.clone(), |state| repository.remembering(state));
     let prepared =
         group.volumes.iter().map(|options| Prepared::new(repository, options)).collect::<Result<Vec<_>>>()?;
     prepared.iter().try_for_each(|volume| volume.check_consistency(&group.consistency))?;
@@ -181,8 +194,14 @@ pub fn backup_group(
         warnings.push("nothing held the writers back: the snapshots were taken one after the other".into());
     }
     for (prepared, taken) in prepared.into_iter().zip(taken) {
+        let (volume, id) = (prepared.volume.clone(), prepared.id);
         let attempt = Attempt { prepared, taken, together: &together, progress, cancel };
-        on_report(attempt.run(std::mem::take(&mut warnings))?)?;
+        let done = attempt.run(std::mem::take(&mut warnings));
+        let unlogged =
+            repository.audit_or_warn(&AuditEvent::ended("backup", &done).volume(&volume).backups([id]));
+        let mut report = done?;
+        report.warnings.extend(unlogged);
+        on_report(report)?;
     }
     Ok(())
 }

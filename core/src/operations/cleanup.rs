@@ -34,6 +34,9 @@ pub fn cleanup(repository: &Repository, volume: Option<&str>, state: &Path) -> R
         let problem = done.as_ref().err().map(Error::full_text);
         CleanedVolume { volume, removed_snapshots: done.unwrap_or_default(), problem }
     };
+    if let Err(error) = repository.sweep_audit() {
+        tracing::warn!(%error, "entries of the audit log that were not finished stay; the next cleanup removes them");
+    }
     Ok(volumes.into_iter().map(clean).collect())
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crossbeam::channel::Sender;
 
 use super::change::Teller;
+use super::zero_range::ZeroRange;
 use crate::backup_id::{Sequence, Statistics};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootDigest, is_zero};
 use crate::encoder::Gatherer;
@@ -36,6 +37,11 @@ impl Reorder {
         let item = self.waiting.remove(&self.next)?;
         self.next += item.span().1;
         Some(item)
+    }
+
+    /// The blocks before this one have been passed by somebody else.
+    pub fn start_at(&mut self, next: BlockIndex) {
+        self.next = next;
     }
 
     /// The block that is waited for.
@@ -91,15 +97,22 @@ impl<'a> TableBuilder<'a> {
     }
 
     /// A block that was read; `keep_mark` leaves the older mark on an unchanged one.
-    fn push_read(&mut self, digest: BlockDigest, keep_mark: bool) -> Result<()> {
+    pub(super) fn push_read(&mut self, digest: BlockDigest, keep_mark: bool) -> Result<()> {
         let before = self.parent_entry()?;
         let keep = keep_mark && before.last_read != 0;
         let last_read = if keep { before.last_read } else { self.sequence };
         self.push(TableEntry { digest, last_read })
     }
 
+    /// The next block was read and is what it was in the parent; returns its digest.
+    pub(super) fn push_reread(&mut self) -> Result<BlockDigest> {
+        let digest = self.parent_entry()?.digest;
+        self.push_read(digest, true)?;
+        Ok(digest)
+    }
+
     /// The next block is what it was in the parent, by a hint; returns its digest.
-    fn push_carried(&mut self) -> Result<BlockDigest> {
+    pub(super) fn push_carried(&mut self) -> Result<BlockDigest> {
         let before = self.parent_entry()?;
         let scanned = self.parent.map_or(0, |parent| parent.header().scanned_sequence);
         self.lower_oldest(before.last_read.max(scanned));
@@ -121,7 +134,7 @@ impl<'a> TableBuilder<'a> {
         self.push(entry)
     }
 
-    fn push_holes(&mut self, mut count: u64) -> Result<()> {
+    pub(super) fn push_holes(&mut self, mut count: u64) -> Result<()> {
         while count > 0 {
             if self.page.is_empty() && count >= BLOCKS_PER_PAGE && is_zero(&self.parent_page) {
                 self.page.resize(PAGE_LEN, 0);
@@ -184,6 +197,23 @@ impl DeltaFeed {
         Self { gatherer, frames, entries, waiting: 0 }
     }
 
+    /// Passes on what somebody else has made.
+    pub(super) fn send(&self, message: DeltaMessage) -> Result<()> {
+        self.entries.send(message).map_err(|_| stopped())
+    }
+
+    /// The frames before this number are somebody else's.
+    pub(super) fn start_at(&mut self, number: u64) {
+        self.gatherer.start_at(number);
+    }
+
+    /// All before block `next` has been told: nothing of it may wait for an open frame.
+    pub(super) fn mark(&mut self, next: BlockIndex) -> Result<()> {
+        self.gatherer.close_open();
+        self.send_full()?;
+        self.send(DeltaMessage::Passed(next))
+    }
+
     fn entry(&mut self, entry: IndexEntry) -> Result<()> {
         self.entries.send(DeltaMessage::Entry(entry)).map_err(|_| stopped())?;
         self.waiting += 1;
@@ -224,6 +254,8 @@ pub struct Collection {
     pub spool: Option<PageSpool>,
     pub oldest_read: Option<Sequence>,
     pub statistics: Statistics,
+    /// Blocks that were stored again although they have not changed.
+    pub healed: u64,
 }
 
 /// Told first block, number of blocks and the digest of each.
@@ -232,16 +264,17 @@ pub type OnDigest<'a> = &'a mut (dyn FnMut(BlockIndex, u64, BlockDigest) -> Resu
 /// Takes blocks in volume order.
 pub struct Collector<'a> {
     pub geometry: Geometry,
-    statistics: Statistics,
+    pub(super) statistics: Statistics,
+    pub(super) healed: u64,
     pub table: TableBuilder<'a>,
     teller: Teller<'a>,
     pub delta: Option<DeltaFeed>,
     pub progress: &'a Progress,
     /// Told every block's digest, in order, holes as one.
     pub on_digest: Option<OnDigest<'a>>,
-    root: RootBuilder,
-    has_parent: bool,
-    zero_range: Option<(BlockIndex, u64)>,
+    pub(super) root: RootBuilder,
+    pub(super) has_parent: bool,
+    zero_range: ZeroRange,
 }
 
 impl<'a> Collector<'a> {
@@ -259,6 +292,7 @@ impl<'a> Collector<'a> {
         Self {
             geometry,
             statistics,
+            healed: 0,
             table,
             teller,
             delta,
@@ -266,7 +300,7 @@ impl<'a> Collector<'a> {
             on_digest: None,
             root,
             has_parent,
-            zero_range: None,
+            zero_range: ZeroRange::default(),
         }
     }
 
@@ -309,7 +343,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Blocks that have their full counterpart in the parent.
-    fn inherited_blocks(&self) -> u64 {
+    pub(super) fn inherited_blocks(&self) -> u64 {
         self.table.parent.map_or(0, |parent| self.geometry.shared_blocks(&parent.header().geometry))
     }
 
@@ -322,19 +356,18 @@ impl<'a> Collector<'a> {
             self.statistics.grains_changed += length.div_ceil(u64::from(self.geometry.grain_size()));
             self.statistics.bytes_changed += length;
         }
-        match &mut self.zero_range {
-            Some((start, len)) if *start + *len == first => *len += count,
-            _ => {
-                self.flush_zero_range()?;
-                self.zero_range = Some((first, count));
-            }
-        }
-        Ok(())
+        let before = self.zero_range.join(first, count);
+        self.entry(before)
     }
 
-    fn flush_zero_range(&mut self) -> Result<()> {
-        match (self.zero_range.take(), &mut self.delta) {
-            (Some((first, count)), Some(delta)) => delta.entry(IndexEntry::ZeroRange { first, count }),
+    pub(super) fn flush_zero_range(&mut self) -> Result<()> {
+        let range = self.zero_range.take();
+        self.entry(range)
+    }
+
+    fn entry(&mut self, entry: Option<IndexEntry>) -> Result<()> {
+        match (entry, &mut self.delta) {
+            (Some(entry), Some(delta)) => delta.entry(entry),
             _ => Ok(()),
         }
     }
@@ -344,14 +377,19 @@ impl<'a> Collector<'a> {
         self.statistics.bytes_read += u64::from(block.len);
         self.root.push(block.digest);
         // A page of the table that only got new marks would be stored again, so marks are renewed where neighbours are.
-        let unchanged = matches!(block.verdict, Verdict::Unchanged);
+        let healed = block.is_healed();
+        let unchanged = healed || matches!(block.verdict, Verdict::Unchanged);
         self.table.push_read(block.digest, unchanged && (self.table.reads_all || by_chance))?;
         let Verdict::Changed(changed) = block.verdict else { return Ok(()) };
         let absent_before = changed.whole && changed.old == BlockDigest::UNKNOWN;
         if block.digest == BlockDigest::ZERO && absent_before {
             return self.take_zero_tail(block.index, 1);
         }
-        self.count(block.index, &changed)?;
+        if healed {
+            self.healed += 1;
+        } else {
+            self.count(block.index, &changed)?;
+        }
         self.flush_zero_range()?;
         if let Some(delta) = &mut self.delta {
             let entry = delta.block(block.index, block.digest, &changed)?;
@@ -386,6 +424,7 @@ impl<'a> Collector<'a> {
             delta.finish()?;
         }
         let (spool, oldest_read) = self.table.finish()?;
-        Ok(Collection { root: self.root.finish()?, spool, oldest_read, statistics: self.statistics })
+        let (statistics, healed) = (self.statistics, self.healed);
+        Ok(Collection { root: self.root.finish()?, spool, oldest_read, statistics, healed })
     }
 }

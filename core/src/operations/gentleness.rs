@@ -1,12 +1,15 @@
 //! What every verb takes to be gentle, and how it is set going.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Progress;
+use crate::storage::location::is_url;
 use crate::sys::io_priority::{self, IoPriority};
-use crate::throttle::Limits;
 use crate::throttle::governor::{Governor, Priority, Watched};
+use crate::throttle::schedule::Window;
+use crate::throttle::{LatencyTarget, Limits};
 
 /// Limits, priorities, and where new limits come from while a run goes on.
 #[derive(Debug, Clone)]
@@ -50,14 +53,85 @@ impl Gentleness {
         progress: &Progress,
     ) -> Result<Governor> {
         let watched = Watched {
-            source: source.map(Path::to_path_buf),
+            source: source.filter(|path| !is_url(path)).map(Path::to_path_buf),
             cached_reads,
-            own_writes: own_writes.map(existing_folder),
+            own_writes: own_writes.filter(|path| !is_url(path)).map(existing_folder),
             control: self.control.clone(),
             priority: self.priority,
             progress: progress.clone(),
         };
         Governor::start(&self.limits, &watched)
+    }
+}
+
+/// What somebody names of it, for a run that begins or for one that goes on; the rest stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// No care of others; limits that are named still hold.
+    pub full_speed: bool,
+    /// In place of [`Limits::latency_target`].
+    pub latency_target: Option<LatencyTarget>,
+    /// In place of [`Limits::bwlimit`].
+    pub bwlimit: Option<NonZeroU64>,
+    /// In place of [`Limits::iops_limit`].
+    pub iops_limit: Option<NonZeroU64>,
+    /// In place of [`Limits::write_limit`].
+    pub write_limit: Option<NonZeroU64>,
+    /// In place of [`Limits::min_rate`].
+    pub min_rate: Option<NonZeroU64>,
+    /// In place of [`Limits::limit_at`], unless empty.
+    pub limit_at: Vec<Window>,
+    /// In place of [`Priority::io`].
+    pub ionice: Option<IoPriority>,
+    /// In place of [`Priority::nice`].
+    pub nice: Option<i32>,
+    /// [`Priority::cgroup`].
+    pub cgroup: bool,
+}
+
+impl Wishes {
+    /// For a run that begins; `usual` is what it does without wishes.
+    ///
+    /// # Errors
+    /// `WrongUse` for a niceness that there is not.
+    pub fn gentleness(&self, usual: Gentleness) -> Result<Gentleness> {
+        if let Some(nice) = self.nice.filter(|nice| !(-20..=19).contains(nice)) {
+            let text = format!("there is no niceness of {nice}");
+            return Err(Error::new(ErrorKind::WrongUse, text).hint("give a number from -20 to 19"));
+        }
+        let mut gentleness = if self.full_speed { Gentleness::full_speed() } else { usual };
+        self.put_into(&mut gentleness.limits);
+        gentleness.priority.io = self.ionice.or(gentleness.priority.io);
+        gentleness.priority.nice = self.nice.or(gentleness.priority.nice);
+        gentleness.priority.cgroup = self.cgroup;
+        Ok(gentleness)
+    }
+
+    /// For a run that goes on.
+    ///
+    /// # Errors
+    /// `WrongUse` for what only a run that begins can take.
+    pub fn change_running(&self, limits: &mut Limits) -> Result<()> {
+        if self.ionice.is_some() || self.nice.is_some() || self.cgroup {
+            let text = "ionice, nice and cgroup cannot be changed while a run goes on";
+            return Err(Error::new(ErrorKind::WrongUse, text).hint("begin the run with them"));
+        }
+        if self.full_speed {
+            *limits = Limits::none();
+        }
+        self.put_into(limits);
+        Ok(())
+    }
+
+    fn put_into(&self, limits: &mut Limits) {
+        limits.latency_target = self.latency_target.unwrap_or(limits.latency_target);
+        limits.bwlimit = self.bwlimit.or(limits.bwlimit);
+        limits.iops_limit = self.iops_limit.or(limits.iops_limit);
+        limits.write_limit = self.write_limit.or(limits.write_limit);
+        limits.min_rate = self.min_rate.unwrap_or(limits.min_rate);
+        if !self.limit_at.is_empty() {
+            limits.limit_at.clone_from(&self.limit_at);
+        }
     }
 }
 

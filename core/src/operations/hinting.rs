@@ -61,6 +61,8 @@ pub(super) struct Situation<'a> {
     /// The newest backup and the snapshot that is read now.
     pub snapshot: Option<(&'a dyn Snapshot, Option<&'a BackupRecord>)>,
     pub sequence: Sequence,
+    /// Blocks whose stored bytes in the parent are damaged: they are read whatever is known of them.
+    pub damaged: Option<&'a BlockSet>,
 }
 
 /// The state that a map is about.
@@ -276,6 +278,9 @@ fn must_read(
         shared = shared.min(geometry.shared_blocks(&geometry.resized(baseline.size)?));
     }
     must.insert(shared..blocks);
+    if let Some(damaged) = situation.damaged {
+        (0..blocks).filter(|index| damaged.contains(*index)).for_each(|index| must.insert(index..index + 1));
+    }
     let too_old = situation.sequence.saturating_sub(proof.rolling_runs.saturating_mul(2));
     let scanned = parent.header().scanned_sequence;
     for number in 0..ManifestHeader::page_count(&geometry) {

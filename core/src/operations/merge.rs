@@ -11,14 +11,18 @@
 
 mod frames;
 mod layout;
+mod shorten;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::gentleness::Gentleness;
-use crate::backup_id::{BackupId, BackupKind, BackupRecord, ReplacedBackup, Statistics, StoredFile};
+use crate::backup_id::{
+    AuditHead, BackupId, BackupKind, BackupRecord, ReplacedBackup, Statistics, StoredFile,
+};
 use crate::cancel::CancelToken;
 use crate::delta::writer::Written;
 use crate::digest::{BLOCKS_PER_PAGE, RootDigest, is_zero, to_hex};
@@ -31,6 +35,7 @@ use crate::local_state::LocalState;
 use crate::manifest::stored::PageSpool;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::audit::{AuditEvent, AuditOutcome, IDS_MAX};
 use crate::repository::chain::{Chain, ChainTable};
 use crate::repository::publish::Publisher;
 use crate::storage::LockGuard;
@@ -38,10 +43,15 @@ use crate::sys::host;
 use crate::throttle::governor::{Throttle, ThrottleReport};
 use frames::Pipeline;
 use layout::Counts;
+pub use shorten::{Shortening, shorten};
+use shorten::{is_parent, mates};
 
 /// How often, and how long between two tries, the tags' lock is waited for.
 const TAGS_TRIES: u32 = 100;
 const TAGS_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Why a backup stays on which another host has built since it was decided that it goes.
+const BUILT_ON: &str = "another host has built on it meanwhile";
 
 /// Options of a merge.
 #[derive(Debug, Clone)]
@@ -98,15 +108,26 @@ pub fn merge(
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<MergeReport> {
+    merge_leaving(repository, options, &BTreeSet::new(), progress, cancel)
+}
+
+/// The same where these backups, of other volumes, go too: they keep none of their group.
+fn merge_leaving(
+    repository: &Repository,
+    options: &MergeOptions,
+    leaving: &BTreeSet<BackupId>,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<MergeReport> {
     let begun = Instant::now();
     let volume = &options.last.volume;
+    let repository = &repository.remembering(&options.state);
     let publisher = repository.publisher(volume)?;
     let state = LocalState::new(&options.state, repository, volume)?;
     let run = Run::choose(repository, options)?;
     let folder = repository.storage().display("");
     let governor = options.gentleness.start(Some(&folder), Some(&folder), true, progress)?;
-    let id =
-        host::random_bytes().map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
+    let id = host::random_bytes()?;
     let merging = Merging {
         repository: &repository.throttled(governor.throttle(), cancel),
         publisher: &publisher,
@@ -118,32 +139,39 @@ pub fn merge(
         progress,
         cancel,
     };
-    let made = merging.make(PageSpool::new(state.folder())?, begun);
+    let made = publisher.blame_lost_lock(merging.make(PageSpool::new(state.folder())?, begun));
     // A pin is set before the tags are locked, and seen, or after that, on the new record.
     let made = made.and_then(|made| Ok((made, wait_for_tags(repository, volume)?)));
+    // What goes is written down before it goes.
+    let ids = || run.records().iter().map(|record| record.backup_id).take(IDS_MAX);
+    let begun = AuditEvent::new("merge", AuditOutcome::Begun).volume(volume).backups(ids());
+    let made = made.and_then(|made| repository.audit(&begun).map(|_| made));
     if made.is_err() {
         publisher.discard(run.last().sequence, merging.id);
     }
     let ((record, counts), _tags) = made?;
-    if let Err(error) = publisher.commit(&record) {
-        publisher.discard_uncommitted(&record);
-        return Err(error);
+    let committed = publisher.commit(&record);
+    let ended = AuditEvent::ended("merge", &committed).volume(volume).backups([record.backup_id]);
+    let unlogged = repository.audit_or_warn(&ended);
+    if let Err(error) = &committed {
+        publisher.discard_uncommitted(&record, error);
     }
-    let (mut removed, mut kept, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    if let Err(error) = run.remove(repository, &publisher, &mut removed, &mut kept) {
+    let mut warnings = committed?;
+    let (mut removed, mut kept) = (Vec::new(), Vec::new());
+    if let Err(error) = run.remove(repository, &publisher, leaving, &mut removed, &mut kept) {
         warnings.push(format!(
             "the backups are merged, but not all of the old ones are removed ({})",
             error.full_text()
         ));
     }
     let throttle = governor.report();
-    warnings.extend(throttle.warnings.iter().cloned());
+    warnings.extend(throttle.warnings.iter().cloned().chain(unlogged));
     let (bytes_copied, bytes_encoded) = (counts.bytes_copied, counts.bytes_encoded);
     Ok(MergeReport { record, bytes_copied, bytes_encoded, removed, kept, warnings, throttle })
 }
 
 /// Whoever changes tags does so in a moment: hours of work are not lost to it.
-fn wait_for_tags(repository: &Repository, volume: &str) -> Result<Box<dyn LockGuard>> {
+pub(super) fn wait_for_tags(repository: &Repository, volume: &str) -> Result<Box<dyn LockGuard>> {
     let mut left = TAGS_TRIES;
     loop {
         match repository.lock_tags(volume) {
@@ -154,26 +182,6 @@ fn wait_for_tags(repository: &Repository, volume: &str) -> Result<Box<dyn LockGu
             other => return other,
         }
     }
-}
-
-/// Merges the oldest backups of a chain, if it is longer than `longest` backups; `None` when it is not.
-///
-/// # Errors
-/// As for [`merge`].
-pub fn shorten(
-    repository: &Repository,
-    longest: usize,
-    options: &MergeOptions,
-    progress: &Progress,
-    cancel: &CancelToken,
-) -> Result<Option<MergeReport>> {
-    let chain = repository.chain(&options.last)?;
-    if chain.records().len() <= longest {
-        return Ok(None);
-    }
-    let Some(last) = chain.records().get(longest.saturating_sub(1)).cloned() else { return Ok(None) };
-    let options = MergeOptions { last, first: None, ..options.clone() };
-    merge(repository, &options, progress, cancel).map(Some)
 }
 
 /// The backups that become one, and what they build on.
@@ -236,37 +244,53 @@ impl Run {
         replaces
     }
 
-    /// Removes what was merged, children before parents, but for pins and what other backups build on.
+    /// Removes what was merged, children before parents, but for pins, what other backups build on, and those of a group.
     fn remove(
         &self,
         repository: &Repository,
         publisher: &Publisher<'_>,
+        leaving: &BTreeSet<BackupId>,
         removed: &mut Vec<BackupId>,
         kept: &mut Vec<KeptBackup>,
     ) -> Result<()> {
+        publisher.check_lock()?;
         publisher.remove(self.last())?;
         removed.push(self.last().backup_id);
-        for record in &self.records()[1..] {
-            match reason_to_keep(record, &repository.catalog(Some(&record.volume))?.records) {
+        let replaced = &self.records()[1..];
+        let grouped = replaced.iter().any(|record| record.group.is_some());
+        let volume = Some(self.last().volume.as_str()).filter(|_| !grouped);
+        let mut left = repository.catalog(volume)?.records;
+        left.retain(|other| other.volume == self.last().volume || !leaving.contains(&other.backup_id));
+        let mut going = Vec::new();
+        for record in replaced {
+            match reason_to_keep(record, &left) {
                 Some(reason) => kept.push(KeptBackup { backup_id: record.backup_id, reason }),
                 None => {
-                    publisher.remove(record)?;
-                    removed.push(record.backup_id);
+                    left.retain(|other| other.backup_id != record.backup_id);
+                    going.push(record.clone());
                 }
+            }
+        }
+        let needed = publisher.remove_all(&going, &CancelToken::new())?;
+        for record in going {
+            match needed.contains(&record.backup_id) {
+                true => kept.push(KeptBackup { backup_id: record.backup_id, reason: BUILT_ON.to_owned() }),
+                false => removed.push(record.backup_id),
             }
         }
         repository.sweep_orphaned_tags(&self.last().volume)
     }
 }
 
-/// Why a backup of the run stays, seeing all that are there now.
-fn reason_to_keep(record: &BackupRecord, all: &[BackupRecord]) -> Option<String> {
-    let is_child = |other: &&BackupRecord| {
-        other.parent.is_some_and(|link| (link.sequence, link.root) == (record.sequence, record.root))
-    };
-    let pinned = |other: &&BackupRecord| other.backup_id == record.backup_id && other.is_pinned();
-    let needed = all.iter().find(is_child).map(|child| format!("needed by {}", child.backup_id));
-    needed.or_else(|| all.iter().find(pinned).map(|_| "it is pinned".to_owned()))
+/// Why a backup of the run stays, seeing all that are left.
+fn reason_to_keep(record: &BackupRecord, left: &[BackupRecord]) -> Option<String> {
+    if let Some(mate) = mates(record, left).next() {
+        return Some(format!("of one group with {} ({} {})", mate.backup_id, mate.volume, mate.sequence));
+    }
+    let pinned = |other: &BackupRecord| other.backup_id == record.backup_id && other.is_pinned();
+    let child = left.iter().find(|child| is_parent(record, child));
+    let needed = child.map(|child| format!("needed by {}", child.backup_id));
+    needed.or_else(|| left.iter().any(pinned).then(|| "it is pinned".to_owned()))
 }
 
 struct Merging<'a> {
@@ -305,7 +329,8 @@ impl Merging<'_> {
             throttled_s: 0.0,
         };
         let delta = StoredFile { name, size: delta.size, blake3: to_hex(&delta.blake3) };
-        Ok((self.record(statistics, delta, manifest), counts))
+        let audit = self.repository.audit_head()?;
+        Ok((self.record(statistics, delta, manifest, audit), counts))
     }
 
     /// The pages of the table that differ from those below the run, or all that are not zero.
@@ -369,17 +394,19 @@ impl Merging<'_> {
             scanned_sequence: self.repository.manifest(last)?.header().scanned_sequence,
             root: last.root,
         };
-        let (name, mut out) = self.publisher.begin_manifest(last.sequence, self.id)?;
-        let (size, blake3) = spool.write_to(header, below.is_none(), &mut *out)?;
-        out.finish()?;
-        Ok(StoredFile { name, size, blake3: to_hex(&blake3) })
+        self.publisher.put_manifest(self.id, header, spool)
     }
 
-    fn record(&self, statistics: Statistics, delta: StoredFile, manifest: StoredFile) -> BackupRecord {
+    fn record(
+        &self,
+        statistics: Statistics,
+        delta: StoredFile,
+        manifest: StoredFile,
+        audit: Option<AuditHead>,
+    ) -> BackupRecord {
         let (last, first) = (self.run.last(), self.run.first());
         let kind = if first.parent.is_none() { BackupKind::Full } else { first.kind };
-        BackupRecord {
-            schema_version: BackupRecord::SCHEMA_VERSION,
+        let record = BackupRecord {
             backup_id: self.id,
             kind,
             parent: first.parent,
@@ -389,7 +416,9 @@ impl Merging<'_> {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: last.revision + 1,
             replaces: self.run.replaces(),
+            audit,
             ..last.clone()
-        }
+        };
+        BackupRecord { schema_version: record.lowest_schema(), ..record }
     }
 }

@@ -3,14 +3,19 @@
 pub mod apply;
 mod assembled_block;
 mod assembly;
+pub mod audit;
 pub mod backup;
 mod block_builder;
 pub mod change;
 pub mod changes;
 pub mod cleanup;
 mod collector;
+pub mod copy;
+pub mod damage;
 pub mod diff;
+mod digests;
 pub mod gentleness;
+pub mod healing;
 pub mod hinting;
 pub mod merge;
 mod plan;
@@ -21,8 +26,11 @@ pub mod running;
 pub mod scan;
 mod shared_cache;
 mod snapshot_watch;
+mod taking_over;
 mod tracking;
+pub mod unlock;
 pub mod verify;
+mod zero_range;
 
 pub use tracking::DEFAULT_QUEUE_DEPTH;
 

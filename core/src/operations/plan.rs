@@ -115,6 +115,12 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The blocks before this one have been passed by an interrupted run.
+    pub fn start_at(mut self, first: BlockIndex) -> Self {
+        self.next = first;
+        self
+    }
+
     fn step(&mut self) -> Result<Planned> {
         match self.skipping {
             Skipping::Nothing => Ok(self.read()),

@@ -17,6 +17,7 @@ use crate::backup_id::BackupRecord;
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::Repository;
+use crate::repository::audit::{AuditEvent, AuditOutcome, IDS_MAX};
 use crate::repository::publish::Publisher;
 use crate::retention::{self, Candidate, Decision, Policy};
 use crate::storage::LockGuard;
@@ -80,7 +81,13 @@ pub fn prune(
     let mut plan = retention::plan(&candidates, &options.policy, now)?;
     plan.decisions.retain(|decision| volumes.contains(&decision.volume));
     if !options.dry_run {
-        pruning.remove(&candidates, &plan, cancel)?;
+        let removed = pruning.announce(&plan).and_then(|()| pruning.remove(&candidates, &mut plan, cancel));
+        if plan.removed().next().is_some()
+            && let Some(warning) = repository.audit_or_warn(&AuditEvent::ended("prune", &removed))
+        {
+            tracing::warn!("{warning}");
+        }
+        removed?;
     }
     let removed = || plan.removed().map(|decision| decision.bytes_stored);
     Ok(PruneReport {
@@ -169,23 +176,38 @@ impl<'a> Pruning<'a> {
         }
     }
 
+    /// What goes is written down before it goes.
+    fn announce(&self, plan: &retention::PrunePlan) -> Result<()> {
+        for volume in self.held.keys() {
+            let gone = plan.removed().filter(|decision| decision.volume == *volume);
+            let ids: Vec<_> = gone.map(|decision| decision.backup_id).collect();
+            for ids in ids.chunks(IDS_MAX) {
+                let event = AuditEvent::new("prune", AuditOutcome::Begun).volume(volume);
+                self.repository.audit(&event.backups(ids.iter().copied()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Children go before their parents, so that an interruption never leaves a broken chain.
     fn remove(
         &self,
         candidates: &[Candidate],
-        plan: &retention::PrunePlan,
+        plan: &mut retention::PrunePlan,
         cancel: &CancelToken,
     ) -> Result<()> {
-        for decision in plan.removed() {
-            cancel
-                .check()
-                .map_err(|error| error.hint("what is removed is removed; run it again for the rest"))?;
-            let is_meant = |at: &&Candidate| at.record.backup_id == decision.backup_id;
-            if let (Some(candidate), Some(held)) =
-                (candidates.iter().find(is_meant), self.held.get(&decision.volume))
+        for (volume, held) in &self.held {
+            let is_meant = |decision: &&Decision| decision.volume == *volume;
+            let record = |decision: &Decision| {
+                let found = candidates.iter().find(|at| at.record.backup_id == decision.backup_id);
+                found.map(|candidate| candidate.record.clone())
+            };
+            let doomed: Vec<BackupRecord> = plan.removed().filter(is_meant).filter_map(record).collect();
+            let needed = held.publisher.remove_all(&doomed, cancel)?;
+            for decision in plan.decisions.iter_mut().filter(|decision| needed.contains(&decision.backup_id))
             {
-                held.publisher.remove(&candidate.record)?;
-                tracing::info!(backup = %decision.backup_id, volume = decision.volume, "removed");
+                decision.keep = true;
+                decision.reasons = vec!["another host has built on it meanwhile".to_owned()];
             }
         }
         self.held.keys().try_for_each(|volume| self.repository.sweep_orphaned_tags(volume))

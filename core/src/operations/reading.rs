@@ -46,7 +46,7 @@ impl BackupReader {
     /// `Damaged` when the chain contradicts itself, `Io` and `NotFound` of the storage.
     pub fn open(repository: &Repository, record: &BackupRecord) -> Result<Self> {
         let geometry = repository.geometry(record.size_bytes)?;
-        let (deltas, table) = repository.open_whole(record)?;
+        let (_, deltas, table) = repository.open_whole(record)?;
         let held = (HELD_BYTES / to_usize(u64::from(geometry.block_size()))).max(HELD_MIN);
         Ok(Self {
             geometry,

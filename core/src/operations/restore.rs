@@ -1,30 +1,32 @@
 //! `restore`: a backup back onto a device, into a file or a stream, whole or in part, proven on what is written.
 
+mod resume;
+mod writing;
+
 use std::fs::File;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::assembly::Assembly;
+use super::damage::MissingRange;
 use super::gentleness::Gentleness;
-use super::tracking::read_digests;
 use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
 use crate::digest::RootDigest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::geometry::Geometry;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::audit::{AuditEvent, AuditOutcome};
 use crate::sink::device::DeviceSink;
 use crate::sink::image_file::ImageFileSink;
 use crate::sink::pipe::PipeSink;
-use crate::sink::throttled::ThrottledSink;
 use crate::sink::{Sink, Target};
-use crate::source;
 use crate::sys::block_device;
-use crate::throttle::governor::{Throttle, ThrottleReport};
+use crate::throttle::governor::ThrottleReport;
+use resume::Resumable;
+use writing::Restoring;
 
 /// Where to.
 #[derive(Debug)]
@@ -33,6 +35,23 @@ pub enum RestoreTarget {
     Path(PathBuf),
     /// A stream; `--range` writes only the range's bytes into it.
     Stream(File),
+}
+
+impl RestoreTarget {
+    /// For people; `-` for a stream.
+    fn told(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Stream(_) => "-".to_owned(),
+        }
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Stream(_) => None,
+        }
+    }
 }
 
 /// Options of a restore.
@@ -48,6 +67,13 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Read the target again afterwards and prove the root on it.
     pub read_back: bool,
+    /// Restore what can be proven and tell what is missing, instead of failing at the first damage. What is missing is
+    /// zero on the target, but in place what is there stays.
+    pub skip_damaged: bool,
+    /// Go on where an interrupted restore of this backup onto this target was.
+    pub resume: bool,
+    /// Base folder of local state: there a restore under way is noted, and damage for the next backup to heal.
+    pub state: Option<PathBuf>,
     /// How gently the target is treated; whoever restores waits for it, so the default takes no care of others.
     pub gentleness: Gentleness,
 }
@@ -63,6 +89,9 @@ impl RestoreOptions {
             in_place: false,
             force: false,
             read_back: false,
+            skip_damaged: false,
+            resume: false,
+            state: None,
             gentleness: Gentleness::full_speed(),
         }
     }
@@ -91,6 +120,12 @@ pub struct RestoreReport {
     pub bytes_written: u64,
     /// Bytes that were right already, or left as holes.
     pub bytes_kept: u64,
+    /// Where an interrupted run had come to, if this one went on from there.
+    pub resumed_at: Option<u64>,
+    /// Ranges that are damaged and were skipped, in order.
+    pub missing: Vec<MissingRange>,
+    /// Bytes of these.
+    pub bytes_missing: u64,
     /// Wall time in seconds.
     pub duration_s: f64,
     /// Part of it spent waiting for limits, in seconds.
@@ -101,84 +136,90 @@ pub struct RestoreReport {
     pub warnings: Vec<String>,
 }
 
-/// Restores a backup.
+/// Restores a backup. Who took it out is written down before the first byte, where the repository can be written.
 pub fn restore(
     repository: &Repository,
     record: &BackupRecord,
-    options: RestoreOptions,
+    options: &RestoreOptions,
+    progress: &Progress,
+    cancel: &CancelToken,
+) -> Result<RestoreReport> {
+    let to = options.target.told();
+    let about = |event| logged(event, record, &to);
+    let unlogged = repository.audit_or_warn(&about(AuditEvent::new("restore", AuditOutcome::Begun)));
+    let done = restore_unlogged(repository, record, options, progress, cancel);
+    let unlogged = repository.audit_or_warn(&about(AuditEvent::ended("restore", &done))).or(unlogged);
+    done.map(|mut report| {
+        report.warnings.extend(unlogged);
+        report
+    })
+}
+
+fn logged<'a>(event: AuditEvent<'a>, record: &'a BackupRecord, to: &str) -> AuditEvent<'a> {
+    event.volume(&record.volume).backups([record.backup_id]).detail(format!("to {to}"))
+}
+
+fn restore_unlogged(
+    repository: &Repository,
+    record: &BackupRecord,
+    options: &RestoreOptions,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<RestoreReport> {
     let begun = Instant::now();
-    let geometry = repository.geometry(record.size_bytes)?;
-    let range = check_range(&options, record)?;
+    let range = check_range(options, record)?;
     // All of the chain is opened before the target is touched.
-    let (deltas, mut table) = repository.open_whole(record)?;
-
-    let RestoreOptions { target, range: wanted, in_place, force, read_back, gentleness } = options;
-    let (sink, path) = match target {
-        RestoreTarget::Stream(out) => (Box::new(PipeSink::new(out)) as Box<dyn Sink>, None),
-        RestoreTarget::Path(path) => {
-            let target = Target {
-                path: path.clone(),
-                size: record.size_bytes,
-                force,
-                in_place,
-                partial: wanted.is_some(),
-                repository: Some(repository.storage().display("")),
-                identity: Some(record.identity.as_str().to_owned()),
-            };
-            (open_sink(&target)?, Some(path))
-        }
-    };
-    let governor = gentleness.start(path.as_deref(), path.as_deref(), true, progress)?;
-    let throttle = governor.throttle();
-    let done = Assembly {
-        deltas: &deltas,
-        table: &mut table,
+    let geometry = repository.geometry(record.size_bytes)?;
+    let opened = repository.open_whole(record)?;
+    let mut resumable = resumable(repository, record, options, range.clone())?;
+    let sink = open_target(repository, record, options)?;
+    if let Some(Err(error)) = resumable.as_mut().map(Resumable::begin) {
+        resumable = not_resumable(&error);
+    }
+    let governor = options.gentleness.start(options.target.path(), options.target.path(), true, progress)?;
+    let mut restoring = Restoring {
+        repository,
+        record,
+        options,
         geometry,
-        digest: record.digest,
-        root: record.root,
-        sink: &ThrottledSink::new(&*sink, throttle, cancel),
-        range: range.clone(),
-        in_place,
+        range,
+        resumable,
+        throttle: governor.throttle(),
         progress,
         cancel,
-    }
-    .run()
-    .map_err(|error| match error.kind() {
-        ErrorKind::Cancelled => {
-            error.hint("the target is incomplete: restore it again (--in-place writes only the rest)")
-        }
-        _ => error,
-    })?;
+        warnings: Vec::new(),
+    };
+    let done = restoring.write(opened, &*sink)?;
     drop(sink);
-    if let (true, Some(path)) = (read_back, &path) {
-        prove_target(path, geometry, record, throttle, progress, cancel)?;
+    let read_back = restoring.read_back(&done)?;
+    Ok(restoring.report(done, read_back, governor.report(), begun))
+}
+
+/// A restore onto a path is noted where there is a folder for notes.
+fn resumable(
+    repository: &Repository,
+    record: &BackupRecord,
+    options: &RestoreOptions,
+    range: Range<u64>,
+) -> Result<Option<Resumable>> {
+    match (&options.target, &options.state) {
+        (RestoreTarget::Path(target), Some(state)) => {
+            let (in_place, resume) = (options.in_place, options.resume);
+            match Resumable::new(state, repository, record, target, range, in_place, resume) {
+                Err(error) if !resume => Ok(not_resumable(&error)),
+                other => other.map(Some),
+            }
+        }
+        _ if options.resume => Err(Error::new(ErrorKind::WrongUse, "this restore cannot be resumed")
+            .hint("--resume needs a file or a device, and a folder for local state")),
+        _ => Ok(None),
     }
-    let mut warnings = Vec::new();
-    if !done.root_proven {
-        warnings
-            .push("only the blocks of the range are proven; the root of the whole volume is not".to_owned());
-    }
-    let throttle = governor.report();
-    warnings.extend(throttle.warnings.iter().cloned());
-    Ok(RestoreReport {
-        backup_id: record.backup_id,
-        volume: record.volume.clone(),
-        target: path.map_or_else(|| "-".into(), |path| path.display().to_string()),
-        size_bytes: record.size_bytes,
-        range: wanted.map(|range| (range.start, range.end - range.start)),
-        root: record.root,
-        root_proven: done.root_proven,
-        read_back,
-        bytes_written: done.bytes_written,
-        bytes_kept: done.bytes_kept,
-        duration_s: begun.elapsed().as_secs_f64(),
-        throttled_s: throttle.throttled_s,
-        throttle,
-        warnings,
-    })
+}
+
+/// A rescue system may have no place for notes: the restore must not fail for that.
+fn not_resumable(error: &Error) -> Option<Resumable> {
+    tracing::warn!(%error, "if this restore is interrupted it cannot be resumed");
+    None
 }
 
 fn check_range(options: &RestoreOptions, record: &BackupRecord) -> Result<Range<u64>> {
@@ -202,6 +243,29 @@ fn check_range(options: &RestoreOptions, record: &BackupRecord) -> Result<Range<
     Ok(range)
 }
 
+fn open_target(
+    repository: &Repository,
+    record: &BackupRecord,
+    options: &RestoreOptions,
+) -> Result<Box<dyn Sink>> {
+    match &options.target {
+        RestoreTarget::Stream(out) => {
+            let out = out.try_clone().map_err(|source| Error::io("opening the target", "-", source))?;
+            Ok(Box::new(PipeSink::new(out)))
+        }
+        RestoreTarget::Path(path) => open_sink(&Target {
+            path: path.clone(),
+            size: record.size_bytes,
+            force: options.force,
+            in_place: options.in_place,
+            partial: options.range.is_some(),
+            ours: options.resume,
+            repository: Some(repository.storage().display("")),
+            identity: Some(record.identity.as_str().to_owned()),
+        }),
+    }
+}
+
 /// Opens a target after all checks.
 pub(super) fn open_sink(target: &Target) -> Result<Box<dyn Sink>> {
     let device = target.path.exists() && {
@@ -220,24 +284,4 @@ pub(super) fn open_sink(target: &Target) -> Result<Box<dyn Sink>> {
         return Ok(Box::new(DeviceSink::open(target)?));
     }
     Ok(Box::new(ImageFileSink::open(target)?))
-}
-
-/// Reads the target again, past the page cache, and compares the root.
-fn prove_target(
-    path: &std::path::Path,
-    geometry: Geometry,
-    record: &BackupRecord,
-    throttle: &Throttle,
-    progress: &Progress,
-    cancel: &CancelToken,
-) -> Result<()> {
-    let target = source::open(path, true, None)?;
-    let read =
-        read_digests(&*target, geometry, record.digest, throttle, progress, cancel, &mut |_, _, _| Ok(()))?;
-    if read.root != record.root {
-        return Err(Error::damaged("what was read back from the target is not what was written")
-            .path(path)
-            .hint("the target's device loses or changes data: look at the kernel log, use another device"));
-    }
-    Ok(())
 }

@@ -12,8 +12,7 @@ use serde::Serialize;
 
 use super::gentleness::Gentleness;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::ObjectWriter;
-use crate::storage::local::FileReplacer;
+use crate::storage::local::{remove_unfinished, replace_file};
 use crate::throttle::Limits;
 use crate::throttle::listener::parse_limits;
 use crate::throttle::schedule::Schedule;
@@ -66,6 +65,7 @@ impl Drop for Running {
 
 /// All running work whose state folder this is, by process. Files of the dead are removed.
 pub fn list(state: &Path) -> Result<Vec<RunningWork>> {
+    remove_unfinished(&folder(state));
     let Ok(entries) = std::fs::read_dir(folder(state)) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for file in entries.flatten().map(|entry| entry.path()) {
@@ -136,7 +136,5 @@ fn write_control(state: &Path, limits: &Limits) -> Result<PathBuf> {
 fn replace(file: &Path, limits: &Limits) -> Result<()> {
     let text =
         serde_json::to_vec_pretty(limits).map_err(|source| Error::io("writing JSON", file, source.into()))?;
-    let mut out = Box::new(FileReplacer::begin(file)?);
-    out.write(&text)?;
-    out.finish()
+    replace_file(file, &text)
 }

@@ -11,6 +11,7 @@ use super::change::Tell;
 use super::gentleness::Gentleness;
 use super::hinting::{BaselineState, HintChoice, Hinting, Situation};
 use super::plan::Skipping;
+use super::taking_over::Extras;
 use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking};
 use crate::backup_id::{HintReport, Statistics, VolumeIdentity};
 use crate::cancel::CancelToken;
@@ -263,6 +264,7 @@ impl Pass<'_> {
             }),
             snapshot: None,
             sequence: self.sequence(),
+            damaged: None,
         }
     }
 
@@ -332,6 +334,7 @@ impl Pass<'_> {
             progress: self.progress,
             tell: tell.again(),
             on_digest: None,
+            extras: Extras::default(),
         }
         .run()
     }

@@ -16,6 +16,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::change::{Tell, Teller};
 use super::collector::{Collection, Collector, DeltaFeed, OnDigest, Reorder, TableBuilder, stopped};
 use super::plan::{Plan, Sample, Samples, Skipping};
+use super::taking_over::{Checkpoints, Due, Extras};
 use crate::backup_id::{Sequence, Statistics};
 use crate::cancel::CancelToken;
 use crate::comparer::Comparer;
@@ -71,6 +72,7 @@ pub struct Tracking<'a> {
     pub progress: &'a Progress,
     pub tell: Tell<'a>,
     pub on_digest: Option<OnDigest<'a>>,
+    pub extras: Extras<'a>,
 }
 
 /// A delta to be written along.
@@ -92,6 +94,8 @@ pub struct Tracked {
     pub method: Method,
     /// Offset of a block that proves the hint wrong.
     pub lie: Option<u64>,
+    /// Blocks that were stored again because what the parent has of them is damaged.
+    pub healed: u64,
 }
 
 /// Whether holes are worth asking for: the source knows them and has some.
@@ -147,8 +151,10 @@ impl Tracking<'_> {
         tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
 
         let (failure, window, samples) = (Failure::default(), Window::default(), Samples::default());
-        let plan = Plan::new(self.source, self.geometry, self.parent, self.skipping, samples.clone());
-        let comparer = Comparer::new(self.parent, self.geometry);
+        let plan = Plan::new(self.source, self.geometry, self.parent, self.skipping, samples.clone())
+            .start_at(self.extras.first_block());
+        window.advance(self.extras.first_block());
+        let comparer = Comparer::new(self.parent, self.geometry).heal(self.extras.damaged);
         let writer = self.delta.map(|output| {
             let out = Box::new(ThrottledWriter::new(output.out, self.throttle.clone(), failure.stop.clone()));
             DeltaPipe::open(DeltaOutput { out, ..output }, self.geometry)
@@ -188,7 +194,9 @@ impl Tracking<'_> {
             }
             drop((read_from, collected_to));
             let (feed, written) = match writer {
-                Some(pipe) => pipe.start(scope, failure, hashers, self.progress, throttle),
+                Some(pipe) => {
+                    pipe.start(scope, failure, hashers, self.progress, throttle, self.extras.checkpoints)
+                }
                 None => (None, None),
             };
             failure.guard(|| {
@@ -197,7 +205,10 @@ impl Tracking<'_> {
                 let teller = Teller::new(self.tell);
                 let mut collector = Collector::new(geometry, self.digest, table, teller, feed, self.progress);
                 collector.on_digest = self.on_digest;
-                lie = collect(&collected_from, &mut collector, window, &samples, self.cancel)?;
+                if let Some(taken) = &self.extras.taken_over {
+                    collector.take_over(taken)?;
+                }
+                lie = collect(&collected_from, &mut collector, window, &samples, self.cancel, self.extras)?;
                 collection = Some(collector.finish()?);
                 Ok(())
             });
@@ -209,14 +220,15 @@ impl Tracking<'_> {
         failure.into_result()?;
         // Before anything gets its name: a smeared image must not replace what was there.
         self.source.check_unchanged()?;
-        let Collection { root, spool, oldest_read, statistics } = collection.ok_or_else(stopped)?;
+        let Collection { root, spool, oldest_read, statistics, healed } = collection.ok_or_else(stopped)?;
         let counts = ChangeCounts {
             blocks: statistics.blocks_changed,
             grains: statistics.grains_changed,
             bytes: statistics.bytes_changed,
         };
         let delta = delta.filter(|_| lie.is_none()).map(|writer| writer.finish(root, counts)).transpose()?;
-        Ok(Tracked { root, statistics, spool, oldest_read, proofs: samples.count(), delta, method, lie })
+        let proofs = samples.count();
+        Ok(Tracked { root, statistics, spool, oldest_read, proofs, delta, method, lie, healed })
     }
 }
 
@@ -289,11 +301,19 @@ fn collect(
     window: &Window,
     samples: &Samples,
     cancel: &CancelToken,
+    extras: Extras<'_>,
 ) -> Result<Option<u64>> {
     let mut order = Reorder::default();
-    let mut lie = None;
+    order.start_at(extras.first_block());
+    let (mut lie, mut due) = (None, Due::new());
     loop {
-        cancel.check()?;
+        let cancelled = cancel.check();
+        match extras.checkpoints.filter(|_| lie.is_none()) {
+            Some(checkpoints) if cancelled.is_err() => collector.last_mark(order.next(), checkpoints)?,
+            Some(_) if due.now() => collector.mark(order.next())?,
+            _ => {}
+        }
+        cancelled?;
         match from.recv_timeout(PATIENCE) {
             Ok(item) => order.put(item),
             Err(RecvTimeoutError::Timeout) => continue,
@@ -309,6 +329,9 @@ fn collect(
                 && contradicts(block, sample)
             {
                 lie.get_or_insert(collector.geometry.block_offset(block.index));
+                if let Some(checkpoints) = extras.checkpoints {
+                    checkpoints.forget();
+                }
             }
             collector.take(item, sample == Some(Sample::Chance))?;
         }
@@ -323,7 +346,9 @@ fn collect(
 fn contradicts(block: &Compared, sample: Sample) -> bool {
     match sample {
         Sample::Hole => block.digest != BlockDigest::ZERO,
-        Sample::Chance | Sample::Rolling => matches!(block.verdict, Verdict::Changed(_)),
+        Sample::Chance | Sample::Rolling => {
+            matches!(block.verdict, Verdict::Changed(_)) && !block.is_healed()
+        }
     }
 }
 
@@ -349,6 +374,7 @@ impl DeltaPipe {
         encoders: usize,
         progress: &'env Progress,
         throttle: &'env Throttle,
+        checkpoints: Option<&'env dyn Checkpoints>,
     ) -> (Option<DeltaFeed>, Option<WriterThread<'scope>>) {
         let (frames, raw) = bounded::<RawFrame>(encoders);
         let (entries, messages) = bounded::<DeltaMessage>(64);
@@ -377,11 +403,7 @@ impl DeltaPipe {
             let mut whole = None;
             throttle.enter_thread();
             failure.guard(|| {
-                for message in &messages {
-                    let before = writer.written();
-                    writer.accept(message)?;
-                    progress.add_stored(writer.written() - before);
-                }
+                write_messages(&mut writer, &messages, progress, checkpoints)?;
                 whole = Some(writer);
                 Ok(())
             });
@@ -391,32 +413,20 @@ impl DeltaPipe {
     }
 }
 
-/// Reads a file or device as far as `geometry` reaches and tells every block's digest; for proving what stands there.
-pub fn read_digests(
-    source: &dyn Source,
-    geometry: Geometry,
-    digest: DigestKind,
-    throttle: &Throttle,
+/// The delta writer's thread: until nobody sends any more.
+pub fn write_messages(
+    writer: &mut DeltaWriter,
+    messages: &Receiver<DeltaMessage>,
     progress: &Progress,
-    cancel: &CancelToken,
-    on_digest: OnDigest<'_>,
-) -> Result<Tracked> {
-    Tracking {
-        source,
-        geometry,
-        digest,
-        parent: None,
-        next: None,
-        spool: None,
-        delta: None,
-        sequence: 1,
-        queue_depth: DEFAULT_QUEUE_DEPTH,
-        skipping: Skipping::Nothing,
-        throttle,
-        cancel,
-        progress,
-        tell: Tell::Ranges(&mut |_| Ok(())),
-        on_digest: Some(on_digest),
+    checkpoints: Option<&dyn Checkpoints>,
+) -> Result<()> {
+    for message in messages {
+        let before = writer.written();
+        writer.accept(message)?;
+        progress.add_stored(writer.written() - before);
+        if let Some(checkpoints) = checkpoints.filter(|_| writer.has_passed()) {
+            checkpoints.save(writer.make_durable()?);
+        }
     }
-    .run()
+    Ok(())
 }

@@ -1,30 +1,67 @@
 //! `verify`: is what is stored whole, and does it give back the volumes it promises?
 //!
 //! Without data: records, chains, manifests (every page, the root), deltas (header, trailer, every index segment, and
-//! that index and tables agree). With data: every byte too, by the path that a restore takes, up to the root.
+//! that index and tables agree). With data: every byte too, by the path that a restore takes, up to the root. With a
+//! sample: a share of what is stored; see [`sample`]. Each frame is read once, whatever number of backups needs it.
+//!
+//! Damage is told as what it does: the ranges of each backup that it hurts.
+
+mod coverage;
+mod data;
+pub mod sample;
+mod structure;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::assembly::Assembly;
+use super::audit;
+use super::damage::{MissingRange, Place, Spot, hurt};
 use super::gentleness::Gentleness;
+use super::healing;
 use crate::backup_id::{BackupId, BackupRecord};
 use crate::cancel::CancelToken;
-use crate::digest::{BlockDigest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::index::IndexEntry;
-use crate::geometry::to_usize;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::chain::missing_part;
-use crate::sink::comparing::ComparingSink;
 use crate::throttle::governor::ThrottleReport;
+use sample::{Sample, Sampled};
+use structure::{check_index, prove_manifest};
+
+pub use coverage::Coverage;
+
+/// Options of a verification.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Read every byte of every backup and prove each volume's root.
+    pub data: bool,
+    /// Prove a share of what is stored, that whose last proof is oldest.
+    pub sample: Option<Sample>,
+    /// Base folder of local state, where coverage is recorded, and damage for the next backup to heal.
+    pub state: Option<PathBuf>,
+    /// How gently.
+    pub gentleness: Gentleness,
+}
+
+/// What sort of problem it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProblemKind {
+    /// Stored data is wrong, or not there.
+    Damaged,
+    /// Written by a newer version: nothing can be said of it.
+    Newer,
+}
 
 /// Something that is wrong.
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
     /// The backup it hurts, if that can be told.
     pub backup_id: Option<BackupId>,
-    /// Where in `path`, or in the volume.
+    /// What sort of problem.
+    pub kind: ProblemKind,
+    /// Where in the volume; where that cannot be told, in the file.
     pub offset: u64,
     /// How many bytes, 0 when it cannot be told.
     pub length: u64,
@@ -41,46 +78,101 @@ pub struct VerifyReport {
     pub backups_checked: u64,
     /// Whether every byte was read.
     pub data: bool,
+    /// What a sample proved.
+    pub sampled: Option<Sampled>,
+    /// How much has been proven by samples so far.
+    pub coverage: Option<Coverage>,
     /// All that is wrong.
     pub problems: Vec<Problem>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
     /// Seconds spent waiting for limits.
     pub throttled_s: f64,
     /// What the limits did.
     pub throttle: ThrottleReport,
 }
 
-/// Verifies these backups. Damage is reported, not returned as an error.
+impl VerifyReport {
+    /// Whether anything is damaged; what a newer version wrote is not, as far as can be told.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.problems.iter().any(|problem| problem.kind == ProblemKind::Damaged)
+    }
+}
+
+/// The backups that are meant, and all that is wrong around them. Without `ids` they are those of the volume, or all; then
+/// it is also looked at records and tags that cannot be read, at key slots, at the audit log, and whether the repository
+/// contradicts what this host has seen of it.
+///
+/// # Errors
+/// Of reading the repository; `NotFound` for an id of no backup.
+pub fn wanted(
+    repository: &Repository,
+    ids: &[impl AsRef<str>],
+    volume: Option<&str>,
+) -> Result<(Vec<BackupRecord>, Vec<Error>)> {
+    if !ids.is_empty() {
+        let resolve = |id: &_| repository.resolve(AsRef::<str>::as_ref(id), volume, None);
+        let records = ids.iter().map(resolve).collect::<Result<_>>()?;
+        return Ok((records, Vec::new()));
+    }
+    let catalog = repository.catalog(volume)?;
+    let mut wrong: Vec<Error> = catalog.damaged.into_iter().chain(catalog.damaged_tags).collect();
+    wrong.extend(match volume {
+        Some(volume) => repository.rollbacks(Some(volume))?,
+        None => audit::prove(repository)?,
+    });
+    wrong.extend(repository.damaged_keys()?);
+    Ok((catalog.records, wrong))
+}
+
+/// Verifies these backups; what is wrong around them goes into the report. Damage is reported, not returned as an error.
 pub fn verify(
     repository: &Repository,
     records: &[BackupRecord],
-    unreadable: &[Error],
-    data: bool,
-    gentleness: &Gentleness,
+    wrong: &[Error],
+    options: &VerifyOptions,
     progress: &Progress,
     cancel: &CancelToken,
 ) -> Result<VerifyReport> {
     let folder = repository.storage().display("");
-    let governor = gentleness.start(Some(&folder), None, true, progress)?;
+    let governor = options.gentleness.start(Some(&folder), None, true, progress)?;
     let repository = &repository.throttled(governor.throttle(), cancel);
-    let mut problems: Vec<Problem> = unreadable.iter().map(|error| problem(None, error)).collect();
-    let mut removed = 0;
-    for record in records {
-        cancel.check()?;
-        let verified = verify_one(repository, record, data, progress, cancel);
-        match repository.unless_removed(record, verified) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-            // A prune took it while others were looked at.
-            Err(error) if error.kind() == ErrorKind::NotFound => removed += 1,
-            Err(error) => problems.push(problem(Some(record.backup_id), &error)),
-        }
+    let mut verifying = Verifying {
+        repository,
+        options,
+        progress,
+        cancel,
+        problems: wrong.iter().map(|error| problem(None, error)).collect(),
+        places: Vec::new(),
+        sound: BTreeSet::new(),
+        sound_places: BTreeSet::new(),
+        told: BTreeSet::new(),
+        removed: 0,
+        warnings: Vec::new(),
+    };
+    verifying.each(records)?;
+    let (mut sampled, mut covered) = (None, None);
+    if let Some(sample) = options.sample {
+        let (done, coverage) = verifying.sample(sample, records)?;
+        (sampled, covered) = (Some(done), Some(coverage));
     }
+    verifying.name_others(records)?;
+    verifying.note_damage(records);
+    let Verifying { mut problems, mut warnings, removed, .. } = verifying;
+    problems.dedup_by(|a, b| {
+        (a.backup_id, a.offset, a.length, &a.what) == (b.backup_id, b.offset, b.length, &b.what)
+    });
     let throttle = governor.report();
+    warnings.extend(throttle.warnings.iter().cloned());
     Ok(VerifyReport {
         ok: problems.is_empty(),
         backups_checked: records.len() as u64 - removed,
-        data,
+        data: options.data,
+        sampled,
+        coverage: covered,
         problems,
+        warnings,
         throttled_s: throttle.throttled_s,
         throttle,
     })
@@ -88,109 +180,126 @@ pub fn verify(
 
 fn problem(backup_id: Option<BackupId>, error: &Error) -> Problem {
     let (offset, length) = error.place().unwrap_or_default();
-    Problem { backup_id, offset, length, what: error.full_text() }
-}
-
-fn verify_one(
-    repository: &Repository,
-    record: &BackupRecord,
-    data: bool,
-    progress: &Progress,
-    cancel: &CancelToken,
-) -> Result<()> {
-    let chain = repository.chain(record)?;
-    let mut table = repository.table(&chain)?;
-    table.prove_root()?;
-    prove_manifest(repository, record)?;
-    check_index(repository, record, &chain)?;
-    if !data {
-        return Ok(());
-    }
-    let deltas = repository.deltas(&chain)?;
-    progress.begin(record.delta.size);
-    let digest = deltas[0].prove_bytes(|bytes| {
-        progress.add_done(bytes);
-        cancel.check()
-    })?;
-    if to_hex(&digest) != record.delta.blake3 {
-        return Err(
-            Error::damaged("the delta is not the one its record names").path(deltas[0].object().display())
-        );
-    }
-    Assembly {
-        deltas: &deltas,
-        table: &mut table,
-        geometry: repository.geometry(record.size_bytes)?,
-        digest: record.digest,
-        root: record.root,
-        sink: &ComparingSink,
-        range: 0..record.size_bytes,
-        in_place: false,
-        progress,
-        cancel,
-    }
-    .run()
-    .map(drop)
-}
-
-/// The manifest's bytes against the digest in the record.
-fn prove_manifest(repository: &Repository, record: &BackupRecord) -> Result<()> {
-    let object = repository.storage().open(&record.manifest.name).map_err(missing_part)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    while at < object.size() {
-        let len = to_usize((object.size() - at).min(buffer.len() as u64));
-        object.read_exact_at(&mut buffer[..len], at)?;
-        hasher.update(&buffer[..len]);
-        at += len as u64;
-    }
-    if hasher.finalize().to_hex().as_str() != record.manifest.blake3 {
-        return Err(Error::damaged("the manifest is not the one its record names").path(object.display()));
-    }
-    Ok(())
-}
-
-/// Every entry of the delta's index against the tables before and after it.
-fn check_index(
-    repository: &Repository,
-    record: &BackupRecord,
-    chain: &crate::repository::chain::Chain,
-) -> Result<()> {
-    let delta = repository.delta(record)?;
-    let mut after = repository.table(chain)?;
-    let mut before = match chain.records().get(1) {
-        Some(parent) => Some(repository.table(&repository.chain(parent)?)?),
-        None => None,
+    let kind = match error.kind() {
+        ErrorKind::Unsupported => ProblemKind::Newer,
+        _ => ProblemKind::Damaged,
     };
-    let mut cursor = delta.cursor();
-    while let Some(entry) = cursor.next_entry()? {
-        let (first, count) = entry.span();
-        // A zero range is what the parent did not have; it may begin at its last, short block that the volume outgrew.
-        let (old, new) = match &entry {
-            IndexEntry::Grains(entry) => (Some(entry.old), entry.new),
-            IndexEntry::Zero { old, .. } => (Some(*old), BlockDigest::ZERO),
-            IndexEntry::ZeroRange { .. } => (None, BlockDigest::ZERO),
-        };
-        let mut fits = true;
-        for index in first..first + count {
-            fits &= after.entry(index)?.digest == new;
+    Problem { backup_id, kind, offset, length, what: error.full_text() }
+}
+
+fn problem_of_range(backup_id: BackupId, range: MissingRange) -> Problem {
+    let MissingRange { offset, length, what } = range;
+    Problem { backup_id: Some(backup_id), kind: ProblemKind::Damaged, offset, length, what }
+}
+
+/// A verification under way.
+struct Verifying<'a> {
+    repository: &'a Repository,
+    options: &'a VerifyOptions,
+    progress: &'a Progress,
+    cancel: &'a CancelToken,
+    problems: Vec<Problem>,
+    /// Damaged places, each with the volume it is in.
+    places: Vec<(String, Place)>,
+    /// Deltas of which every byte was proven.
+    sound: BTreeSet<String>,
+    /// Places of the note that a sample found sound.
+    sound_places: BTreeSet<(String, Spot)>,
+    /// Backups of whose delta it was told already what is damaged.
+    told: BTreeSet<BackupId>,
+    /// Backups that were removed meanwhile.
+    removed: u64,
+    warnings: Vec<String>,
+}
+
+impl Verifying<'_> {
+    /// Each backup by itself, then the data of those whose structure could be read.
+    fn each(&mut self, records: &[BackupRecord]) -> Result<()> {
+        let mut readable = Vec::new();
+        for record in records {
+            self.cancel.check()?;
+            let checked = self.structure(record);
+            if self.settle(record, checked)?.is_some() {
+                readable.push(record);
+            }
         }
-        let before = before.as_mut().filter(|table| first < table.geometry().block_count());
-        if let Some(before) = before {
-            fits &= match old {
-                Some(old) => old == before.entry(first)?.digest,
-                None => {
-                    let shorter = before.geometry().block_len(first) != after.geometry().block_len(first);
-                    shorter && before.entry(first)?.digest == BlockDigest::ZERO
+        if self.options.data { self.data(&readable) } else { Ok(()) }
+    }
+
+    /// What came of one backup: its error is a problem that is told, unless the backup was removed meanwhile.
+    fn settle<T>(&mut self, record: &BackupRecord, result: Result<T>) -> Result<Option<T>> {
+        match self.repository.unless_removed(record, result) {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            // A prune took it while others were looked at.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.removed += 1,
+            Err(error) => self.problems.push(problem(Some(record.backup_id), &error)),
+        }
+        Ok(None)
+    }
+
+    fn structure(&mut self, record: &BackupRecord) -> Result<()> {
+        let repository = self.repository;
+        let chain = repository.chain(record)?;
+        let table = repository.table(&chain)?;
+        table.prove_root()?;
+        prove_manifest(repository, record)?;
+        for (first, last, what) in check_index(repository, record, &chain)? {
+            let place = Place { delta: record.delta.name.clone(), spot: Spot::Index(first, last), what };
+            let hurt = hurt(repository, record, std::slice::from_ref(&place))?;
+            if hurt.is_empty() {
+                self.problems.push(problem(Some(record.backup_id), &Error::damaged(place.what.clone())));
+            }
+            self.told.insert(record.backup_id);
+            self.problems.extend(hurt.into_iter().map(|range| problem_of_range(record.backup_id, range)));
+            self.places.push((record.volume.clone(), place));
+        }
+        Ok(())
+    }
+
+    /// Damage that was found hurts backups too that were not looked at, or not by their data.
+    fn name_others(&mut self, looked_at: &[BackupRecord]) -> Result<()> {
+        let volumes: BTreeSet<String> = self.places.iter().map(|(volume, _)| volume.clone()).collect();
+        for volume in volumes {
+            let ours = self.places.iter().filter(|(of, _)| *of == volume);
+            let places: BTreeSet<Place> = ours.map(|(_, place)| place.clone()).collect();
+            let places: Vec<Place> = places.into_iter().collect();
+            for record in self.repository.catalog(Some(&volume))?.records {
+                let assembled =
+                    self.options.data && looked_at.iter().any(|other| other.backup_id == record.backup_id);
+                if assembled {
+                    continue;
                 }
-            };
+                self.cancel.check()?;
+                // What cannot be opened was told by its own check, or will be.
+                let ranges = hurt(self.repository, &record, &places).unwrap_or_default();
+                for range in ranges {
+                    let told = |problem: &Problem| {
+                        (problem.backup_id, problem.offset, problem.length)
+                            == (Some(record.backup_id), range.offset, range.length)
+                    };
+                    if !self.problems.iter().any(told) {
+                        self.problems.push(problem_of_range(record.backup_id, range));
+                    }
+                }
+            }
         }
-        if !fits {
-            return Err(Error::damaged("the delta's index and the manifests disagree")
-                .path(delta.object().display())
-                .at(after.geometry().block_offset(first), after.geometry().span_len(first, count)));
+        Ok(())
+    }
+
+    fn note_damage(&mut self, records: &[BackupRecord]) {
+        let Some(state) = &self.options.state else { return };
+        let volumes: BTreeSet<&String> = records.iter().map(|record| &record.volume).collect();
+        for volume in volumes {
+            let ours = self.places.iter().filter(|(of, _)| of == volume);
+            let places: Vec<Place> = ours.map(|(_, place)| place.clone()).collect();
+            let sound = |place: &Place| {
+                self.sound.contains(&place.delta)
+                    || self.sound_places.contains(&(place.delta.clone(), place.spot))
+            };
+            if let Err(error) = healing::note(state, self.repository, volume, &places, &sound) {
+                self.warnings.push(healing::not_noted(&error));
+            }
         }
     }
-    Ok(())
 }

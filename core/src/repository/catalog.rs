@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::Repository;
 use super::layout::{VOLUMES, VolumeLayout, decode_volume};
+use super::memory::{KnownRecord, KnownRecords};
 use crate::backup_id::BackupRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::record;
@@ -20,6 +21,15 @@ pub struct Catalog {
     pub damaged: Vec<Error>,
     /// Tags that were changed later and cannot be read; their backups are whole, and show the tags they were made with.
     pub damaged_tags: Vec<Error>,
+}
+
+impl Catalog {
+    /// Takes those of another volume too.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.records.append(&mut other.records);
+        self.damaged.append(&mut other.damaged);
+        self.damaged_tags.append(&mut other.damaged_tags);
+    }
 }
 
 impl Repository {
@@ -39,35 +49,62 @@ impl Repository {
         };
         let mut catalog = Catalog::default();
         for name in volumes {
-            self.read_volume(&name, &mut catalog)?;
+            catalog.append(self.read_volume(&name)?);
         }
         Ok(catalog)
     }
 
-    fn read_volume(&self, volume: &str, catalog: &mut Catalog) -> Result<()> {
+    fn read_volume(&self, volume: &str) -> Result<Catalog> {
+        let mut damaged = Vec::new();
         let layout = VolumeLayout::new(volume)?;
-        let mut records = Vec::new();
-        for name in self.storage().list(&layout.records())? {
-            if is_unfinished(&name) {
+        let known = self.memory.as_ref().map(|memory| memory.known_records(volume)).unwrap_or_default();
+        let (mut records, mut read) = (Vec::new(), KnownRecords::new());
+        let mut listed = self.storage().list_stamped(&layout.records())?;
+        listed.retain(|(name, _)| !is_unfinished(name));
+        for (name, stamp) in &listed {
+            if let Some(known) = known.get(name).filter(|known| Some(&known.stamp) == stamp.as_ref()) {
+                records.push(known.record.clone());
                 continue;
             }
-            let name = format!("{}/{name}", layout.records());
-            match self.read_record(&name, volume) {
-                Ok(record) => records.push(record),
+            match self.read_record(&format!("{}/{name}", layout.records()), volume) {
+                Ok(record) => {
+                    if let Some(stamp) = stamp.clone() {
+                        read.insert(name.clone(), KnownRecord { stamp, record: record.clone() });
+                    }
+                    records.push(record);
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
-                    catalog.damaged.push(error);
+                    damaged.push(error);
                 }
                 // Removed after it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
+        self.keep_known(volume, &known, read, &listed);
         records.sort_by_key(|record| (record.sequence, Reverse(record.revision)));
         // What a merge has written anew stands for the same state.
         records.dedup_by_key(|record| record.sequence);
-        catalog.damaged_tags.extend(self.read_tags(&layout, &mut records)?);
-        catalog.records.append(&mut records);
-        Ok(())
+        let damaged_tags = self.read_tags(&layout, &mut records)?;
+        Ok(Catalog { records, damaged, damaged_tags })
+    }
+
+    /// Remembers the records that were read; those that are not listed any more are forgotten.
+    fn keep_known(
+        &self,
+        volume: &str,
+        known: &KnownRecords,
+        mut read: KnownRecords,
+        listed: &[(String, Option<String>)],
+    ) {
+        let gone = known.len() > listed.len();
+        let Some(memory) = self.memory.as_ref().filter(|_| gone || !read.is_empty()) else { return };
+        for (name, stamp) in listed {
+            if let Some(known) = known.get(name).filter(|known| Some(&known.stamp) == stamp.as_ref()) {
+                read.insert(name.clone(), known.clone());
+            }
+        }
+        memory.keep_records(volume, read);
     }
 
     /// Reads one record and checks that it stands where it belongs.
@@ -76,7 +113,8 @@ impl Repository {
         let display = self.storage().display(name);
         let record: BackupRecord = record::decode(&bytes).map_err(|error| error.path(&display))?;
         if record.schema_version > BackupRecord::SCHEMA_VERSION {
-            return Err(Error::new(ErrorKind::Unsupported, "a record of a newer version").path(display));
+            return Err(Error::new(ErrorKind::Unsupported, "the record was written by a newer blkdelta")
+                .path(display));
         }
         let layout = VolumeLayout::new(volume)?;
         let belongs = record.volume == volume
@@ -91,6 +129,21 @@ impl Repository {
             return Err(Error::damaged("a record does not belong where it stands").path(display));
         }
         Ok(record)
+    }
+
+    /// A record as it is stored, without tags that were changed later: its bytes, and what they say.
+    pub(crate) fn stored_record(&self, record: &BackupRecord) -> Result<(Vec<u8>, BackupRecord)> {
+        let name = VolumeLayout::new(&record.volume)?.record(record.sequence, record.revision);
+        let gone = |error: Error| match error.kind() {
+            ErrorKind::NotFound => error.kind_is(ErrorKind::Damaged),
+            _ => error,
+        };
+        let stored = self.read_record(&name, &record.volume).map_err(gone)?;
+        let bytes = read_small(self.storage(), &name, record::MAX_LEN).map_err(gone)?;
+        if stored.backup_id != record.backup_id {
+            return Err(Error::damaged("the record is another one now").path(self.storage().display(&name)));
+        }
+        Ok((bytes, stored))
     }
 
     /// What reading a backup gave; damage that is none, because the backup was removed meanwhile, is told as that.
@@ -114,9 +167,11 @@ impl Repository {
     pub fn newest(&self, volume: &str) -> Result<Option<BackupRecord>> {
         let catalog = self.catalog(Some(volume))?;
         if let Some(error) = catalog.damaged.into_iter().next_back() {
-            return Err(
-                error.hint("put the record back from a copy of the repository, or remove it and its backup")
-            );
+            return Err(match error.is_damage() {
+                true => error
+                    .hint("put the record back from a copy of the repository, or remove it and its backup"),
+                false => error,
+            });
         }
         Ok(catalog.records.into_iter().next_back())
     }

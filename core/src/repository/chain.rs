@@ -1,9 +1,12 @@
 //! What a backup builds on, and its state read through that chain.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Repository;
-use crate::backup_id::BackupRecord;
+use super::catalog::Catalog;
+use super::layout::VolumeLayout;
+use crate::backup_id::{BackupRecord, Sequence};
 use crate::delta::reader::DeltaReader;
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, RootDigest};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,16 +44,28 @@ impl Repository {
             let child = records.last().map_or(0, |record| record.sequence);
             let parent = catalog.records.iter().find(|record| record.sequence == link.sequence);
             let parent = parent.filter(|parent| parent.root == link.root && parent.sequence < child);
-            let missing = || {
-                let text =
-                    format!("backup {child} needs {} of '{}', which is not there", link.sequence, tip.volume);
-                let name = super::layout::VolumeLayout::new(&tip.volume)
-                    .map(|layout| layout.record(link.sequence, 0));
-                Error::damaged(text).path(self.storage().display(&name.unwrap_or_default()))
-            };
-            records.push(parent.ok_or_else(missing)?.clone());
+            let parent =
+                parent.ok_or_else(|| self.without_parent(&tip.volume, child, link.sequence, &catalog));
+            records.push(parent?.clone());
         }
         Ok(Chain { records })
+    }
+
+    /// Why a backup's parent cannot be had: what a newer version wrote is there, and no damage.
+    fn without_parent(&self, volume: &str, child: Sequence, parent: Sequence, catalog: &Catalog) -> Error {
+        let needs = format!("backup {child} needs {parent} of '{volume}'");
+        let record = VolumeLayout::new(volume).map(|layout| layout.record(parent, 0)).unwrap_or_default();
+        let path = self.storage().display(&record);
+        let any_revision = path.with_extension("").to_string_lossy().into_owned() + ".";
+        let newer = catalog.damaged.iter().any(|error| {
+            let of = error.error_path().map(Path::to_string_lossy).unwrap_or_default();
+            error.kind() == ErrorKind::Unsupported && of.starts_with(&any_revision)
+        });
+        match newer {
+            true => Error::new(ErrorKind::Unsupported, format!("{needs}, which a newer blkdelta wrote")),
+            false => Error::damaged(format!("{needs}, which is not there")),
+        }
+        .path(path)
     }
 
     /// Opens the delta of a backup and proves that it is the one the record names.
@@ -101,18 +116,21 @@ impl Repository {
 
     /// The block table of a chain's tip.
     pub fn table(&self, chain: &Chain) -> Result<ChainTable> {
-        let manifests =
-            chain.records.iter().map(|record| self.manifest(record)).collect::<Result<Vec<_>>>()?;
+        let manifests = chain
+            .records
+            .iter()
+            .map(|record| self.manifest(record).map(Arc::new))
+            .collect::<Result<Vec<_>>>()?;
         let geometry = manifests[0].header().geometry;
         Ok(ChainTable { manifests, geometry, page: None })
     }
 
     /// All that reading a backup needs: the deltas of its chain, newest first, and its table, whose root is proven.
-    pub fn open_whole(&self, record: &BackupRecord) -> Result<(Vec<Arc<DeltaReader>>, ChainTable)> {
+    pub fn open_whole(&self, record: &BackupRecord) -> Result<(Chain, Vec<Arc<DeltaReader>>, ChainTable)> {
         let opened = self.chain(record).and_then(|chain| {
             let (deltas, table) = (self.deltas(&chain)?, self.table(&chain)?);
             table.prove_root()?;
-            Ok((deltas, table))
+            Ok((chain, deltas, table))
         });
         self.unless_removed(record, opened)
     }
@@ -128,9 +146,23 @@ pub(crate) fn missing_part(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound { error.kind_is(ErrorKind::Damaged) } else { error }
 }
 
+impl Chain {
+    /// The chain of the backup at this place in it.
+    #[must_use]
+    pub fn of(&self, place: usize) -> Self {
+        Self { records: self.records[place..].to_vec() }
+    }
+
+    /// The names of its deltas, newest first.
+    #[must_use]
+    pub fn delta_names(&self) -> Vec<String> {
+        self.records.iter().map(|record| record.delta.name.clone()).collect()
+    }
+}
+
 /// The block table of a state, put together from the pages of a chain's manifests.
 pub struct ChainTable {
-    manifests: Vec<StoredManifest>,
+    manifests: Vec<Arc<StoredManifest>>,
     geometry: Geometry,
     page: Option<(u64, Vec<u8>)>,
 }
@@ -140,6 +172,13 @@ impl ChainTable {
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// The table of an older state: the one that the chain's manifests from this place on give.
+    #[must_use]
+    pub fn of(&self, state: usize) -> Self {
+        let manifests = self.manifests[state..].to_vec();
+        Self { geometry: manifests[0].header().geometry, manifests, page: None }
     }
 
     /// The newest manifest's header.

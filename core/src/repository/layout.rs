@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! config.json
+//! keys/ID.json                                   of an encrypted repository: its key, wrapped by one passphrase
+//! keys/lock                                      held while keys change
 //! volumes/NAME/lock                              held by a run that writes
 //! volumes/NAME/records/0000000001.json           a backup, by sequence
 //! volumes/NAME/records/0000000001.0000000001.json  the same state, written anew by a merge: its revision
@@ -9,6 +11,7 @@
 //! volumes/NAME/manifests/0000000001-ID.manifest
 //! volumes/NAME/tags/0000000001-0000000001.json   tags changed later, by sequence and generation
 //! volumes/NAME/tags/lock                         held while tags change
+//! volumes/NAME/tombstones/0000000001-ID.json     a backup that is about to be removed, where locks can be lost
 //! ```
 //! NAME is the volume's name with every byte but letters, digits, `-`, `_` and `.` as `%XX`.
 
@@ -19,11 +22,20 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The configuration.
 pub const CONFIG: &str = "config.json";
+/// Folder of the key slots of an encrypted repository.
+pub const KEYS: &str = "keys";
 /// Folder of all volumes.
 pub const VOLUMES: &str = "volumes";
 
 /// Longest volume name in bytes: encoded, it must fit a file name.
 const VOLUME_NAME_MAX: usize = 80;
+
+/// Whether an object of an encrypted repository stays in clear: what is needed to open it, and locks.
+#[must_use]
+pub fn is_clear(name: &str) -> bool {
+    let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+    name == CONFIG || folder == KEYS || file == "lock"
+}
 
 /// Checks a volume's name and encodes it as a folder name.
 pub fn encode_volume(name: &str) -> Result<String> {
@@ -119,6 +131,18 @@ impl VolumeLayout {
     #[must_use]
     pub fn tags_of(&self, sequence: Sequence, generation: u32) -> String {
         format!("{}/{sequence:010}-{generation:010}.json", self.tags())
+    }
+
+    /// Folder of the tombstones.
+    #[must_use]
+    pub fn tombstones(&self) -> String {
+        format!("{}/tombstones", self.folder)
+    }
+
+    /// The tombstone of a backup.
+    #[must_use]
+    pub fn tombstone(&self, sequence: Sequence, id: BackupId) -> String {
+        format!("{}/{sequence:010}-{id}.json", self.tombstones())
     }
 
     /// The record of a sequence; that of a merge has its revision in its name.

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Repository;
+use super::audit::AuditEvent;
 use super::layout::VolumeLayout;
 use super::publish::lock_note;
 use crate::backup_id::{BackupId, BackupRecord, Sequence};
@@ -86,6 +87,7 @@ impl Repository {
         add.iter().try_for_each(|tag| check_tag(tag))?;
         let _lock = self.lock_tags(&record.volume)?;
         let layout = VolumeLayout::new(&record.volume)?;
+        self.refuse_rollback(&record.volume)?;
         let mut now = self.read_again(record)?;
         let names = self.tags_names(&layout)?;
         self.read_tags_of(&layout, &names, &mut now)?;
@@ -100,7 +102,12 @@ impl Repository {
                 .hint("take some away with --remove"));
         }
         if tags != now.tags {
-            self.put_tags(&layout, &now, &names, &tags)?;
+            let done = self.put_tags(&layout, &now, &names, &tags);
+            let event = AuditEvent::ended("tag", &done).volume(&now.volume).backups([now.backup_id]);
+            if let Some(warning) = self.audit_or_warn(&event.detail(tags.join(", "))) {
+                tracing::warn!("{warning}");
+            }
+            done?;
         }
         Ok(tags)
     }
@@ -141,6 +148,15 @@ impl Repository {
         })?;
         self.sweep_tags(layout, &|_| false);
         Ok(())
+    }
+
+    /// Gives a backup the tags that it has elsewhere, before its record appears. The caller holds the tags' lock.
+    pub(crate) fn carry_tags(&self, stored: &BackupRecord, tags: &[String]) -> Result<()> {
+        let layout = VolumeLayout::new(&stored.volume)?;
+        let names = self.tags_names(&layout)?;
+        let mut now = stored.clone();
+        self.read_tags_of(&layout, &names, &mut now)?;
+        if now.tags == tags { Ok(()) } else { self.put_tags(&layout, stored, &names, tags) }
     }
 
     /// Removes the tags of backups that were removed. The caller holds the tags' lock.

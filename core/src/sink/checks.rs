@@ -25,6 +25,8 @@ pub struct Target {
     pub in_place: bool,
     /// Write only a part; the rest stays as it is.
     pub partial: bool,
+    /// What the target holds is our own, from a restore that was interrupted: no reason to refuse it.
+    pub ours: bool,
     /// Path of the repository, which must not be on the target.
     pub repository: Option<PathBuf>,
     /// Identity of the volume that the backup is of.
@@ -97,7 +99,7 @@ impl Target {
 
     /// Known signatures at the start and the end of what is there.
     pub(super) fn check_signature(&self, file: &std::fs::File, size: u64) -> Result<()> {
-        if self.force {
+        if self.force || self.ours {
             return Ok(());
         }
         let found = signature(file, size)
@@ -133,12 +135,12 @@ impl Target {
                 refused(&self.path, text).hint("a range is put into a copy of the whole volume, or use '-'")
             );
         }
-        if metadata.len() > self.size && self.in_place && !self.force {
+        if metadata.len() > self.size && (self.in_place || self.ours) && !self.force {
             let text =
                 format!("the target is larger: it has {} bytes, the volume {}", metadata.len(), self.size);
             return Err(refused(&self.path, text).hint("--force cuts it to the volume's size"));
         }
-        if metadata.len() > 0 && !self.force && !self.in_place {
+        if metadata.len() > 0 && !self.force && !self.in_place && !self.ours {
             return Err(refused(&self.path, "the target file exists and is not empty")
                 .hint("--in-place writes only what differs, --force writes all of it"));
         }

@@ -37,7 +37,7 @@ impl ImageFileSink {
         options.read(true).write(true).create(true).truncate(false);
         let file = DirectFile::open_write(&target.path, &options, 0).map_err(problem)?;
         let metadata = file.plain().metadata().map_err(problem)?;
-        let keep = target.in_place || target.partial;
+        let keep = target.in_place || target.partial || target.ours;
         if !keep {
             faults::point("ftruncate").and_then(|()| file.plain().set_len(0)).map_err(problem)?;
         }

@@ -1,7 +1,6 @@
-//! Where restored blocks go. Restore and verify are one path with different sinks.
+//! Where restored blocks go.
 
 mod checks;
-pub mod comparing;
 pub mod device;
 pub mod image_file;
 pub mod overlay;

@@ -56,7 +56,8 @@ pub fn brought(source: &Path) -> Result<Option<Brought>> {
         return Ok(None);
     }
     let identity = VolumeIdentity::new(format!("lvm:{}", report::plain(&report.origin_uuid)))?;
-    Ok(Some(Brought { device: source.to_path_buf(), identity }))
+    let read_only_snapshot = report.is_read_only().then(|| format!("lvm:{}", report::plain(&report.uuid)));
+    Ok(Some(Brought { device: source.to_path_buf(), identity, read_only_snapshot }))
 }
 
 fn shows_its_origin(report: &LogicalVolumeReport) -> bool {

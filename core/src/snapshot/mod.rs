@@ -203,4 +203,6 @@ pub struct Brought {
     pub device: PathBuf,
     /// The volume that it shows.
     pub identity: VolumeIdentity,
+    /// What is never given to another snapshot, if this is one that nobody can write to.
+    pub read_only_snapshot: Option<String>,
 }

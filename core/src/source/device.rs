@@ -82,6 +82,19 @@ impl Source for DeviceSource {
         Ok((from < self.size).then_some(from..self.size))
     }
 
+    /// A device that refuses writes; a loop device's file could be written to beside it, so its times count too.
+    fn mark(&self) -> Option<String> {
+        let read_only = block_device::is_read_only(self.file.plain()).unwrap_or(false);
+        if !read_only || self.allow_live {
+            return None;
+        }
+        let below = match block_device::loop_backing(self.number) {
+            Some(file) => super::image_file::time_mark(&std::fs::metadata(file).ok()?),
+            None => String::new(),
+        };
+        Some(format!("read-only {} {} {below}", self.identity, self.size))
+    }
+
     fn check_unchanged(&self) -> Result<()> {
         let size = block_device::size(self.file.plain())
             .map_err(|source| Error::io("looking at", &self.path, source))?;

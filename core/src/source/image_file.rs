@@ -54,6 +54,13 @@ fn check_not_live(path: &Path, file: &DirectFile, metadata: &Metadata) -> Result
     Ok(())
 }
 
+/// Size and times; that of the last change of the inode cannot be set back.
+pub(super) fn time_mark(metadata: &Metadata) -> String {
+    let (written, changed) =
+        ((metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()));
+    format!("{} {}.{:09} {}.{:09}", metadata.len(), written.0, written.1, changed.0, changed.1)
+}
+
 impl Source for ImageFileSource {
     fn path(&self) -> &Path {
         &self.path
@@ -78,6 +85,10 @@ impl Source for ImageFileSource {
     fn next_data(&self, from: u64) -> Result<Option<Range<u64>>> {
         files::next_data(self.file.plain(), from, self.size())
             .map_err(|source| Error::io("asking for holes", &self.path, source).at(from, 0))
+    }
+
+    fn mark(&self) -> Option<String> {
+        (!self.allow_live).then(|| format!("{} {}", self.identity, time_mark(&self.before)))
     }
 
     fn check_unchanged(&self) -> Result<()> {

@@ -34,6 +34,11 @@ pub trait Source: Send + Sync {
     fn next_data(&self, from: u64) -> Result<Option<Range<u64>>>;
     /// An error of kind `SourceChanged` when it was written to, or resized, since it was opened.
     fn check_unchanged(&self) -> Result<()>;
+    /// A text that stays the same as long as nobody can have written to it, also while it is closed; `None` where that
+    /// cannot be told.
+    fn mark(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Opens a source; a live one is refused unless `allow_live`. `identity` is that of the volume where the path shows only a

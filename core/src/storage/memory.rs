@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{LockGuard, ObjectReader, ObjectWriter, Storage};
+use super::{LockGuard, ObjectReader, ObjectWriter, Storage, Unlocked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::geometry::to_usize;
 
@@ -85,6 +85,17 @@ impl Storage for MemoryStorage {
         Ok(Box::new(MemoryLock { locks: Arc::clone(&self.locks), name: name.into() }))
     }
 
+    fn unlock(&self, name: &str, _force: bool) -> Result<Unlocked> {
+        Ok(match held(&self.locks).get(name) {
+            None => Unlocked::Free,
+            Some(holder) => Unlocked::Held { holder: holder.clone(), why: "it ends with its holder".into() },
+        })
+    }
+
+    fn retain(&self, _names: &[&str]) -> Result<()> {
+        Ok(())
+    }
+
     fn display(&self, name: &str) -> PathBuf {
         display(name)
     }
@@ -95,7 +106,15 @@ struct MemoryLock {
     name: String,
 }
 
-impl LockGuard for MemoryLock {}
+impl LockGuard for MemoryLock {
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn can_be_lost(&self) -> bool {
+        false
+    }
+}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {

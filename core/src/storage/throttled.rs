@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{LockGuard, ObjectReader, ObjectWriter, Storage};
+use super::{Durable, ObjectReader, ObjectWriter, Storage};
 use crate::cancel::CancelToken;
 use crate::error::Result;
 use crate::throttle::governor::Throttle;
@@ -33,6 +33,10 @@ impl ObjectWriter for ThrottledWriter {
             self.inner.write(piece)?;
         }
         Ok(())
+    }
+
+    fn make_durable(&mut self) -> Result<Option<Durable>> {
+        self.inner.make_durable()
     }
 
     fn finish(self: Box<Self>) -> Result<()> {
@@ -102,23 +106,10 @@ impl Storage for ThrottledStorage {
         Ok(Arc::new(ThrottledReader::new(inner, self.throttle.clone(), self.cancel.clone())))
     }
 
-    fn list(&self, folder: &str) -> Result<Vec<String>> {
-        self.inner.list(folder)
+    fn open_unfinished(&self, unfinished: &str, name: &str) -> Result<Arc<dyn ObjectReader>> {
+        let inner = self.inner.open_unfinished(unfinished, name)?;
+        Ok(Arc::new(ThrottledReader::new(inner, self.throttle.clone(), self.cancel.clone())))
     }
 
-    fn folders(&self, folder: &str) -> Result<Vec<String>> {
-        self.inner.folders(folder)
-    }
-
-    fn remove(&self, name: &str) -> Result<()> {
-        self.inner.remove(name)
-    }
-
-    fn lock(&self, name: &str, note: &str) -> Result<Box<dyn LockGuard>> {
-        self.inner.lock(name, note)
-    }
-
-    fn display(&self, name: &str) -> PathBuf {
-        self.inner.display(name)
-    }
+    super::pass_on_to_inner!();
 }

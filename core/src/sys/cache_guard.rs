@@ -2,7 +2,7 @@
 //!
 //! Whether a page was there must be asked before anything could have brought it in, and the kernel reads ahead: a mark
 //! left by somebody else's read starts it even on a descriptor that asked for none. So residency is recorded well ahead
-//! of the reads. If read-ahead reached further than [`AHEAD`], some pages would stay that were not there before.
+//! of the reads. If read-ahead reached further than `AHEAD`, some pages would stay that were not there before.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -247,10 +247,10 @@ mod tests {
     #[test]
     fn a_program_that_hangs_is_ended() {
         let begun = Instant::now();
-        let slow = Command::new("sh").args(["-c", "sleep 60 & sleep 60"]);
+        let slow = Command::new("sh").args(["-c", "sleep 600 & sleep 600"]);
         let error = slow.patience(Duration::from_millis(50)).run().unwrap_err();
         assert!(error.to_string().contains("ended after"), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(20), "its children went with it");
+        assert!(begun.elapsed() < Duration::from_secs(300), "its children went with it");
     }
 
     #[test]

@@ -186,9 +186,7 @@ impl DirectFile {
 
     /// Makes what was written durable.
     pub fn sync(&self) -> Result<()> {
-        faults::point("fsync")
-            .and_then(|()| self.plain().sync_all())
-            .map_err(|source| Error::io("syncing", &self.path, source))
+        files::sync(self.plain()).map_err(|source| Error::io("syncing", &self.path, source))
     }
 
     /// Size of a regular file now, in bytes.

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{self, AtFlags, FallocateFlags, Flock, FlockArg, PosixFadviseAdvice, RenameFlags};
 use nix::sys::mman::{self, MapFlags, ProtFlags};
@@ -126,9 +127,33 @@ pub fn link_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(unistd::linkat(fcntl::AT_FDCWD, from, fcntl::AT_FDCWD, to, AtFlags::empty())?)
 }
 
+/// How often this process has made something durable.
+static SYNCS: AtomicU64 = AtomicU64::new(0);
+
+/// How many syncs this process has begun: each makes the file system write and flush more than the data.
+#[must_use]
+pub fn syncs() -> u64 {
+    SYNCS.load(Ordering::Relaxed)
+}
+
+/// Makes a file durable, its size and times too.
+pub fn sync(file: &File) -> io::Result<()> {
+    faults::point("fsync")?;
+    SYNCS.fetch_add(1, Ordering::Relaxed);
+    file.sync_all()
+}
+
+/// Makes a file's data durable, and what is needed to read it.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    faults::point("fsync")?;
+    SYNCS.fetch_add(1, Ordering::Relaxed);
+    file.sync_data()
+}
+
 /// Makes names in a directory durable.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     faults::point("fsync_dir")?;
+    SYNCS.fetch_add(1, Ordering::Relaxed);
     File::open(path)?.sync_all()
 }
 

@@ -1,9 +1,10 @@
 //! Who and where we are: host name, boot, random bytes.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 
 use super::faults;
+use crate::error::{Error, Result};
 
 /// The host's name; `localhost` when it has none that is text.
 #[must_use]
@@ -22,11 +23,25 @@ pub fn boot_id() -> String {
         .unwrap_or_default()
 }
 
+/// The namespace of our process ids, if the kernel tells: ids of another one say nothing here.
+#[must_use]
+pub fn pid_namespace() -> String {
+    std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default()
+}
+
+/// Whether there is a process with this id; `true` when it cannot be told.
+#[must_use]
+pub fn process_lives(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return true };
+    pid <= 0 || nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH)
+}
+
 /// Random bytes from the kernel.
-pub fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
-    faults::point("urandom")?;
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    faults::point("urandom")
+        .and_then(|()| File::open("/dev/urandom")?.read_exact(&mut bytes))
+        .map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
     Ok(bytes)
 }
 
@@ -40,6 +55,18 @@ pub fn random_below(bound: u64) -> u64 {
 #[must_use]
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// The name of the user we act for, behind sudo too; the number when it has no name.
+#[must_use]
+pub fn user() -> String {
+    let uid = nix::unistd::getuid();
+    let name =
+        nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    match std::env::var("SUDO_USER") {
+        Ok(behind) if !behind.is_empty() && behind != name => format!("{name} for {behind}"),
+        _ => name,
+    }
 }
 
 /// Cores that this process may use.

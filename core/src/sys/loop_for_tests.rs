@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::block_device::{self, DeviceNumber};
 
@@ -37,7 +38,15 @@ impl LoopDevice {
         let mut file = File::create(&backing)?;
         io::copy(&mut io::Read::take(io::repeat(0x5a), bytes), &mut file)?;
         file.sync_all()?;
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(&backing).output()?;
+        let attach = || Command::new("losetup").args(["--find", "--show"]).arg(&backing).output();
+        let mut made = attach()?;
+        for _ in 0..50 {
+            if made.status.success() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100)); // others may take the free device first
+            made = attach()?;
+        }
         if !made.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
         }

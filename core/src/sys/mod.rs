@@ -22,3 +22,4 @@ pub mod mounts;
 pub mod pressure;
 pub mod queue_stats;
 pub mod ring;
+pub mod terminal;

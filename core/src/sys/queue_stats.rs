@@ -340,8 +340,18 @@ mod tests {
         let Some(device) = LoopDevice::new(test, 8 << 20) else { return };
         let queue = queues_under(&device.path).remove(0);
         let watch = queue.watch().unwrap();
-        // The kernel looks for partitions once, right after the device was made.
-        std::thread::sleep(Duration::from_millis(300));
+        // The kernel and its helpers look at a new device, nobody knows when: of some tries one is without them.
+        for _ in 0..20 {
+            if exactly_counted(&device, &watch) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        panic!("the kernel always counts more");
+    }
+
+    /// Reads and writes, which must be counted; whether nothing else was.
+    fn exactly_counted(device: &LoopDevice, watch: &QueueWatch) -> bool {
         let (file, mut memory) = (device.open_direct(), Vec::new());
         let buffer = aligned(&mut memory, 64 << 10);
         let before = watch.counters().unwrap();
@@ -353,30 +363,32 @@ mod tests {
         }
         file.sync_all().unwrap();
         let after = watch.counters().unwrap();
-        assert_eq!(
-            (after.reads - before.reads, after.read_bytes - before.read_bytes),
-            (100, 100 * (64 << 10))
-        );
+        let read = (after.reads - before.reads, after.read_bytes - before.read_bytes);
+        assert!(read.0 >= 100 && read.1 >= 100 * (64 << 10), "{read:?}");
         // The flush is in both: as a write of nothing, and as the flush that it made the device do.
-        assert_eq!((after.writes - before.writes, after.write_bytes - before.write_bytes), (8, 7 * 4096));
-        assert_eq!(after.flushes - before.flushes, 1);
+        let written = (after.writes - before.writes, after.write_bytes - before.write_bytes);
+        let flushes = after.flushes - before.flushes;
+        assert!(written.0 >= 8 && written.1 >= 7 * 4096 && flushes >= 1, "{written:?}, {flushes}");
         assert!(after.read_time >= before.read_time && after.busy >= before.busy);
-        assert_eq!((after.in_flight, watch.in_flight().unwrap()), (0, (0, 0)));
+        let in_flight = (after.in_flight, watch.in_flight().unwrap());
+        (read, written, flushes, in_flight) == ((100, 100 * (64 << 10)), (8, 7 * 4096), 1, (0, (0, 0)))
     }
 
     #[test]
     fn reading_the_statistics_is_cheap_enough_to_do_it_often() {
-        const CALLS: u32 = 2000;
+        const CALLS: u32 = 200;
         let test = "reading_the_statistics_is_cheap_enough_to_do_it_often";
         let Some(queue) = queues_under(&std::env::temp_dir()).into_iter().next() else {
             return skipped(test, "the temporary folder lies on no device");
         };
         let watch = queue.watch().unwrap();
-        let cost = |call: &dyn Fn() -> bool| {
+        // Of ten rounds the quickest, in which nobody took the processor away.
+        let round = |call: &dyn Fn() -> bool| {
             let start = Instant::now();
             assert!((0..CALLS).all(|_| call()));
             start.elapsed() / CALLS
         };
+        let cost = |call: &dyn Fn() -> bool| (0..10).map(|_| round(call)).min().unwrap();
         let counters = cost(&|| watch.counters().is_ok());
         let in_flight = cost(&|| watch.in_flight().is_ok());
         println!("{}: counters {counters:?}, in_flight {in_flight:?}", queue.name);

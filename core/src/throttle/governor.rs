@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -96,9 +96,16 @@ impl Governor {
         }
         let pressure = io_pressure();
         let (shared, limits) = (Arc::clone(&throttle.0), limits.clone());
-        let run = move || Listener::new(&shared, limits, schedule).run();
+        let (applied, limits_hold) = mpsc::sync_channel::<()>(0);
+        let run = move || {
+            let mut listener = Listener::new(&shared, limits, schedule);
+            drop(applied);
+            listener.run();
+        };
         let thread = std::thread::Builder::new().name("throttle".into()).spawn(run);
         let thread = thread.map_err(|source| Error::io("starting a thread", "the throttle", source))?;
+        // Nothing is read before the hour's limits hold; what ends the wait is that the other end is dropped.
+        let _ = limits_hold.recv();
         Ok(Self { throttle, thread: Some(thread), group, pressure })
     }
 
@@ -322,7 +329,11 @@ impl Throttle {
     /// The kernel keeps the limits of the command line too; later ones (by the clock, or set while it runs) it does not
     /// know, so they can only be lower.
     fn join_group(&self, limits: &Limits) -> Option<Group> {
-        let devices: Vec<_> = lock(&self.0.observer).queues().map(|queue| queue.number).collect();
+        // Not what is built on them too: every read would be held up at each.
+        let observer = lock(&self.0.observer);
+        let devices: Vec<_> =
+            observer.queues().filter(|queue| queue.is_leaf).map(|queue| queue.number).collect();
+        drop(observer);
         let wanted = IoLimits {
             read_bps: limits.bwlimit.map(NonZeroU64::get),
             write_bps: limits.write_limit.map(NonZeroU64::get),

@@ -5,7 +5,7 @@
 //! itself for a device that is slow of its own. It gives way in one step and comes back one step at a time; nothing it
 //! decides is slower than the floor rate, which its caller keeps. Blind spots: what the device's statistics do not show
 //! (another guest of the same host, a controller behind several disks), single slow requests among thousands (it sees
-//! means), and others with fewer than [`ACTIVE_REQUESTS`] requests a second, who count as nobody.
+//! means), and others with fewer than `ACTIVE_REQUESTS` requests a second, who count as nobody.
 
 use std::time::Duration;
 
@@ -225,6 +225,12 @@ impl LatencyLoop {
     /// The device's statistics do not show our own reads: they cannot be trusted to show others'.
     pub fn set_blind(&mut self) {
         self.blind = true;
+    }
+
+    /// Whether that was said.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// Whether others are using the device.

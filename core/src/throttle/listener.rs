@@ -28,7 +28,6 @@ pub(super) struct Listener<'a> {
     schedule: Schedule,
     latency: Option<LatencyLoop>,
     control_text: String,
-    blind: bool,
     rate_every: Duration,
     next_rate: Duration,
     last_done: u64,
@@ -43,7 +42,6 @@ impl<'a> Listener<'a> {
             schedule,
             latency: None,
             control_text: String::new(),
-            blind: false,
             rate_every: Duration::from_secs(1),
             next_rate: Duration::from_secs(1),
             last_done: 0,
@@ -122,8 +120,7 @@ impl<'a> Listener<'a> {
         let mut observer = lock(&self.shared.observer);
         let own = || lock(&self.shared.state).own;
         let others = observer.read(own);
-        if !self.blind && observer.is_blind(&own()) {
-            self.blind = true;
+        if !latency.is_blind() && observer.is_blind(&own()) {
             latency.set_blind();
             let name = observer.queues().next().map_or_else(String::new, |queue| queue.name.clone());
             let text = format!(

@@ -3,19 +3,28 @@
 //! Bytes are the truth: the kernel counts every sector of ours, however requests are split or merged on their way, so
 //! others are there when more bytes passed than we asked for. Numbers and latencies of requests are estimates on top of
 //! that. While requests of ours are in flight the true sum lies between "all of them were counted" and "none was"; the
-//! estimate moves only as far as these bounds force it. If a device did not count our reads at all it could not be
-//! trusted to count others': that is told as blindness.
+//! estimate moves only as far as these bounds force it. Where we use a file system on the device, the kernel's own account
+//! of this process takes the place of ours, and what its journal does for our syncs is allowed for: a backup next to its
+//! source would else give way to itself. If a device did not count our reads at all it could not be trusted to count
+//! others': that is told as blindness.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::latency::{Class, Others};
 use super::to_f64;
-use crate::sys::host;
 use crate::sys::queue_stats::{Counters, Queue, QueueWatch, queues_under};
+use crate::sys::{files, host};
 
 /// A device that has counted less than a quarter of so many bytes of ours is blind to us.
 const BLIND_AFTER: u64 = 64 << 20;
+
+/// What a file system does at most for one sync of ours, besides writing the data: flushes, and bytes of its journal and
+/// tables. ext4, XFS and btrfs do less.
+const FLUSHES_PER_SYNC: u64 = 4;
+const JOURNAL_PER_SYNC: u64 = 256 << 10;
+/// Of so many syncs that is remembered; without a bound, what they did not use would hide others for ever.
+const SYNCS_REMEMBERED: u64 = 8;
 
 /// What we have asked of the source since the start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,10 +55,41 @@ struct Device {
     others_bytes: i128,
     /// Seconds by which we see a request of ours take longer than the device does.
     lag: f64,
-    /// Bytes that we have written on this device's file systems and that it has not counted yet.
-    write_credit: Option<Credit>,
+    /// There where this run writes to a file system on the device.
+    own_files: Option<OwnFiles>,
     /// Bytes that we have fetched through the page cache and that it has not counted yet.
     read_credit: Credit,
+}
+
+/// What this process makes a file system do, and its device has not counted yet.
+#[derive(Default)]
+struct OwnFiles {
+    writes: Credit,
+    journal: Credit,
+    flushes: u64,
+}
+
+/// What the kernel accounts to this process.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    read_bytes: u64,
+    write_bytes: u64,
+    syncs: u64,
+}
+
+impl Account {
+    fn now() -> Self {
+        let (read_bytes, write_bytes) = host::storage_bytes();
+        Self { read_bytes, write_bytes, syncs: files::syncs() }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            read_bytes: self.read_bytes.saturating_sub(before.read_bytes),
+            write_bytes: self.write_bytes.saturating_sub(before.write_bytes),
+            syncs: self.syncs.saturating_sub(before.syncs),
+        }
+    }
 }
 
 /// All devices below a source.
@@ -60,7 +100,8 @@ pub struct Observer {
     last_own: Own,
     /// Reads pass the page cache: what the process fetched is known afterwards only.
     cached_reads: bool,
-    last_storage: (u64, u64),
+    first_account: Account,
+    last_account: Account,
 }
 
 impl Observer {
@@ -74,8 +115,6 @@ impl Observer {
             let watch = queue.watch().ok()?;
             let now = watch.counters().ok()?;
             let ours = shared.iter().any(|other| other.number == queue.number);
-            let write_credit = ours.then(Credit::default);
-            let read_credit = Credit::default();
             Some(Device {
                 queue,
                 watch,
@@ -83,28 +122,32 @@ impl Observer {
                 last: now,
                 others_bytes: 0,
                 lag: 0.0,
-                write_credit,
-                read_credit,
+                own_files: ours.then(OwnFiles::default),
+                read_credit: Credit::default(),
             })
         };
+        let account = Account::now();
         Self {
             devices: queues_under(source).into_iter().filter_map(watch).collect(),
             cached_reads,
             counts_all: !cached_reads && crate::sys::block_device::number_of(source).ok().flatten().is_some(),
             last_own: Own::default(),
-            last_storage: host::storage_bytes(),
+            first_account: account,
+            last_account: account,
         }
     }
 
     /// Watches nothing.
     #[must_use]
     pub fn none() -> Self {
+        let account = Account::now();
         Self {
             devices: Vec::new(),
             counts_all: false,
             last_own: Own::default(),
             cached_reads: false,
-            last_storage: (0, 0),
+            first_account: account,
+            last_account: account,
         }
     }
 
@@ -130,7 +173,8 @@ impl Observer {
     /// A second look at the same devices, which needs no lock of this one.
     #[must_use]
     pub fn glance(&self) -> Glance {
-        Glance(self.devices.iter().filter_map(|device| device.queue.watch().ok()).collect())
+        let glance = |device: &Device| Some((device.queue.watch().ok()?, device.own_files.is_some()));
+        Glance(self.devices.iter().filter_map(glance).collect())
     }
 
     /// What others did since the last call, device by device. `own` is asked before and after the devices are read, so
@@ -141,76 +185,83 @@ impl Observer {
         let late = own();
         let own = Own { begun_bytes: late.begun_bytes, ..early };
         let before = std::mem::replace(&mut self.last_own, own);
-        let storage = host::storage_bytes();
-        let last = std::mem::replace(&mut self.last_storage, storage);
-        let fetched = self.cached_reads.then(|| storage.0.saturating_sub(last.0));
-        let written = storage.1.saturating_sub(last.1);
+        let account = Account::now();
+        let fresh = account.since(std::mem::replace(&mut self.last_account, account));
+        let read_by_us = account.since(self.first_account).read_bytes;
+        let (cached_reads, counts_all) = (self.cached_reads, self.counts_all);
         let devices = self.devices.iter_mut().zip(counters);
-        devices
-            .map(|(device, now)| {
-                now.map_or_else(Others::default, |now| device.read(now, &before, &own, fetched, written))
-            })
-            .collect()
+        let others = devices.map(|(device, now)| {
+            let Some(now) = now else { return Others::default() };
+            // Where nothing but the source is read, what was asked of it is known sooner and says the same.
+            let by_kernel = read_by_us > 0 && (device.own_files.is_some() || !counts_all);
+            let begun = if by_kernel { read_by_us } else { own.begun_bytes };
+            device.read(now, &before, &own, begun, cached_reads, fresh)
+        });
+        others.collect()
     }
 }
 
 /// Looks whether anything is under way: what a request does before it begins.
 #[derive(Default)]
-pub struct Glance(Vec<QueueWatch>);
+pub struct Glance(Vec<(QueueWatch, bool)>);
 
 impl Glance {
-    /// Requests under way on any device, those in its scheduler too; only others' while we have none.
+    /// Requests under way on any device, those in its scheduler too; only others' while we have none. Of a device that we
+    /// write to ourselves reads alone tell.
     #[must_use]
     pub fn somebody_waits(&self) -> bool {
-        self.0.iter().any(|watch| watch.counters().is_ok_and(|now| now.in_flight > 0))
+        self.0.iter().any(|(watch, we_write)| waiting(watch, *we_write).is_ok_and(|requests| requests > 0))
+    }
+}
+
+fn waiting(watch: &QueueWatch, reads_alone: bool) -> std::io::Result<u64> {
+    if reads_alone {
+        watch.in_flight().map(|(reads, _)| u64::from(reads))
+    } else {
+        watch.counters().map(|now| now.in_flight)
     }
 }
 
 impl Device {
-    fn read(&mut self, now: Counters, before: &Own, own: &Own, fetched: Option<u64>, written: u64) -> Others {
+    fn read(
+        &mut self,
+        now: Counters,
+        before: &Own,
+        own: &Own,
+        begun: u64,
+        cached_reads: bool,
+        fresh: Account,
+    ) -> Others {
         let last = std::mem::replace(&mut self.last, now);
-        let reads = if let Some(fetched) = fetched {
-            let all = Class {
-                requests: now.reads.saturating_sub(last.reads),
-                time: now.read_time.saturating_sub(last.read_time),
-            };
-            self.read_credit.take_off(all, now.read_bytes.saturating_sub(last.read_bytes), fetched)
+        let all = added([last.reads, now.reads], [last.read_time, now.read_time]);
+        let reads = if cached_reads {
+            self.read_credit.0 = self.read_credit.0.saturating_add(fresh.read_bytes);
+            self.read_credit.take_off(all, now.read_bytes.saturating_sub(last.read_bytes)).0
         } else {
-            let others_bytes = self.others_read_bytes(&now, own);
-            self.others_reads(&last, &now, before, own, others_bytes)
+            let others_bytes = self.others_read_bytes(&now, begun, own.in_flight());
+            self.others_reads(all, before, own, others_bytes)
         };
-        let waiting = if own.in_flight() == 0 { now.in_flight } else { 0 };
-        Others {
-            reads,
-            writes: self.others_writes(&last, &now, written),
-            flushes: Class {
-                requests: now.flushes.saturating_sub(last.flushes),
-                time: now.flush_time.saturating_sub(last.flush_time),
-            },
-            waiting,
-        }
+        let (writes, flushes) = self.others_writes(&last, &now, fresh);
+        let waiting = match (own.in_flight(), &self.own_files) {
+            (0, None) => now.in_flight,
+            (0, Some(_)) => waiting(&self.watch, true).unwrap_or(0),
+            _ => 0,
+        };
+        Others { reads, writes, flushes, waiting }
     }
 
     /// Bytes that others have certainly read since the last reading.
-    fn others_read_bytes(&mut self, now: &Counters, own: &Own) -> u64 {
+    fn others_read_bytes(&mut self, now: &Counters, begun: u64, in_flight: u64) -> u64 {
         let counted = i128::from(now.read_bytes.saturating_sub(self.first.read_bytes));
-        let least = counted - i128::from(own.begun_bytes);
-        let most = least + i128::from(own.in_flight());
+        let least = counted - i128::from(begun);
+        let most = least + i128::from(in_flight);
         let before = self.others_bytes;
         self.others_bytes = before.clamp(least, most);
         u64::try_from(self.others_bytes - before).unwrap_or(0)
     }
 
-    fn others_reads(
-        &mut self,
-        last: &Counters,
-        now: &Counters,
-        before: &Own,
-        own: &Own,
-        others_bytes: u64,
-    ) -> Class {
-        let requests = now.reads.saturating_sub(last.reads);
-        let time = now.read_time.saturating_sub(last.read_time);
+    fn others_reads(&mut self, all: Class, before: &Own, own: &Own, others_bytes: u64) -> Class {
+        let Class { requests, time } = all;
         let ours = own.done_requests - before.done_requests;
         let our_time = own.done_time.saturating_sub(before.done_time);
         if others_bytes == 0 {
@@ -235,16 +286,46 @@ impl Device {
         self.lag += 0.1 * (seen - self.lag);
     }
 
-    fn others_writes(&mut self, last: &Counters, now: &Counters, written: u64) -> Class {
-        let requests = now.writes.saturating_sub(last.writes);
-        let time = now.write_time.saturating_sub(last.write_time);
+    /// Others' writes and flushes since the last reading.
+    fn others_writes(&mut self, last: &Counters, now: &Counters, fresh: Account) -> (Class, Class) {
+        let writes = added([last.writes, now.writes], [last.write_time, now.write_time]);
+        let flushes = added([last.flushes, now.flushes], [last.flush_time, now.flush_time]);
         let bytes = now.write_bytes.saturating_sub(last.write_bytes);
-        let all = Class { requests, time };
-        match &mut self.write_credit {
-            Some(credit) => credit.take_off(all, bytes, written),
-            None => all,
+        match &mut self.own_files {
+            Some(own) => own.take_off(writes, bytes, flushes, fresh),
+            None => (writes, flushes),
         }
     }
+}
+
+impl OwnFiles {
+    fn take_off(&mut self, writes: Class, bytes: u64, flushes: Class, fresh: Account) -> (Class, Class) {
+        let syncs = fresh.syncs.min(SYNCS_REMEMBERED);
+        self.flushes = (self.flushes + syncs * FLUSHES_PER_SYNC).min(SYNCS_REMEMBERED * FLUSHES_PER_SYNC);
+        self.journal.0 = (self.journal.0 + syncs * JOURNAL_PER_SYNC).min(SYNCS_REMEMBERED * JOURNAL_PER_SYNC);
+        self.writes.0 = self.writes.0.saturating_add(fresh.write_bytes);
+        // A flush with nothing to write is counted as a write of no bytes too.
+        let empty = if bytes == 0 { writes.requests.min(self.flushes) } else { 0 };
+        let our_flushes = flushes.requests.min(self.flushes);
+        self.flushes -= our_flushes;
+        let (writes, bytes) = self.writes.take_off(less(writes, empty), bytes);
+        let (writes, _) = self.journal.take_off(writes, bytes);
+        (writes, less(flushes, our_flushes))
+    }
+}
+
+/// What came between two readings of a device's counters.
+fn added([last, now]: [u64; 2], [time_before, time]: [Duration; 2]) -> Class {
+    Class { requests: now.saturating_sub(last), time: time.saturating_sub(time_before) }
+}
+
+/// What is left of a class without so many of its requests.
+fn less(all: Class, requests: u64) -> Class {
+    if requests == 0 {
+        return all;
+    }
+    let left = all.requests.saturating_sub(requests);
+    Class { requests: left, time: all.time.mul_f64(to_f64(left) / to_f64(all.requests.max(1))) }
 }
 
 /// Bytes of ours, by the kernel's account of this process, that a device has not counted yet.
@@ -252,17 +333,55 @@ impl Device {
 struct Credit(u64);
 
 impl Credit {
-    /// What is left to others of `bytes` in these requests, after `fresh` more bytes of ours.
-    fn take_off(&mut self, all: Class, bytes: u64, fresh: u64) -> Class {
-        self.0 = self.0.saturating_add(fresh);
+    /// What is left to others of requests with so many bytes, and of these.
+    fn take_off(&mut self, all: Class, bytes: u64) -> (Class, u64) {
         let ours = bytes.min(self.0);
         self.0 -= ours;
-        if bytes == 0 {
-            return all;
+        if ours == 0 {
+            return (all, bytes);
         }
         let theirs = to_f64(bytes - ours) / to_f64(bytes);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of a count
         let requests = (to_f64(all.requests) * theirs).round() as u64;
-        Class { requests, time: all.time.mul_f64(theirs) }
+        (Class { requests, time: all.time.mul_f64(theirs) }, bytes - ours)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(requests: u64) -> Class {
+        Class { requests, time: Duration::from_millis(requests) }
+    }
+
+    fn fresh(write_bytes: u64, syncs: u64) -> Account {
+        Account { read_bytes: 0, write_bytes, syncs }
+    }
+
+    #[test]
+    fn what_our_syncs_make_a_file_system_do_is_not_others() {
+        let mut own = OwnFiles::default();
+        // The data, whenever the device counts it, then the journal and its flushes.
+        assert_eq!(own.take_off(class(0), 0, class(0), fresh(8 << 20, 0)), (class(0), class(0)));
+        assert_eq!(own.take_off(class(8), 8 << 20, class(0), fresh(0, 0)), (class(0), class(0)));
+        assert_eq!(own.take_off(class(3), 64 << 10, class(2), fresh(0, 1)), (class(0), class(0)));
+        // A flush that had nothing to write.
+        assert_eq!(own.take_off(class(1), 0, class(1), fresh(0, 1)), (class(0), class(0)));
+    }
+
+    #[test]
+    fn others_are_seen_beside_it() {
+        let mut own = OwnFiles::default();
+        let (writes, flushes) = own.take_off(class(100), 100 << 20, class(50), fresh(50 << 20, 1));
+        assert!((49..=51).contains(&writes.requests), "{writes:?}");
+        assert_eq!(flushes.requests, 50 - FLUSHES_PER_SYNC);
+        // What syncs did not use is kept for the next ones only.
+        for _ in 0..1000 {
+            own.take_off(class(0), 0, class(0), fresh(0, 1));
+        }
+        let (writes, flushes) = own.take_off(class(100), 100 << 20, class(100), fresh(0, 0));
+        assert!(writes.requests >= 95, "{writes:?}");
+        assert_eq!(flushes.requests, 100 - SYNCS_REMEMBERED * FLUSHES_PER_SYNC);
     }
 }

@@ -7,6 +7,7 @@
 
 BIN=
 SOCKETS=
+LOAD=
 
 find_postgres() {
   BIN=$(find /usr/lib/postgresql/*/bin -maxdepth 0 2>/dev/null | sort -V | tail -n 1)
@@ -25,7 +26,7 @@ as_postgres() {
 
 start_server() { # DIRECTORY: where the volume is mounted
   on_exit "as_postgres '$BIN/pg_ctl' -s -m immediate -D '$1/data' stop >/dev/null 2>&1"
-  as_postgres "$BIN/pg_ctl" -s -w -t 60 -D "$1/data" -l "$SOCKETS/log" start >"$OUT" 2>"$ERR" || {
+  as_postgres "$BIN/pg_ctl" -s -w -t 400 -D "$1/data" -l "$SOCKETS/log" start >"$OUT" 2>"$ERR" || {
     tail -n 5 "$SOCKETS/log" >>"$ERR"
     fail "no server on $1"
   }
@@ -56,6 +57,23 @@ END
 
 bench() { as_postgres "$BIN/pgbench" -n -c 2 "$@" bench >/dev/null 2>&1; }
 
+rows() { ask 'select count(*) from pgbench_history'; }
+
+start_load() { # [options of pgbench]: LOAD runs, and has committed, until `end_load`
+  local before
+  before=$(rows)
+  bench -T 3600 "$@" &
+  LOAD=$!
+  wait_while "$LOAD" "the load commits" more_rows_than "$before"
+}
+
+more_rows_than() { [ "$(rows)" -gt "$1" ]; }
+
+end_load() {
+  ask "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pgbench'" >/dev/null
+  wait "$LOAD" || true
+}
+
 assert_sums() { # every pgbench transaction adds the same amount in four tables
   local sums
   sums=$(ask "select count(distinct s) from (
@@ -68,6 +86,6 @@ assert_sound_database() { # WHAT
   as_postgres "$BIN/pg_amcheck" --all --install-missing --heapallindexed >"$OUT" 2>"$ERR" || fail "pg_amcheck, $1"
   [ ! -s "$OUT" ] || fail "pg_amcheck found something in $1"
   as_postgres "$BIN/pg_dump" bench >"$WORK/dump" 2>"$ERR" || fail "pg_dump of $1"
-  tail -n 5 "$WORK/dump" | grep -q 'dump complete' || fail "the dump of $1 is cut"
+  tail -n 5 "$WORK/dump" | grep 'dump complete' >/dev/null || fail "the dump of $1 is cut"
   rm "$WORK/dump"
 }

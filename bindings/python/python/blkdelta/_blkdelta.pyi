@@ -13,6 +13,7 @@ from ._records import (
     Backup,
     BackupReport,
     CleanedVolume,
+    CopyReport,
     DiffReport,
     MergeReport,
     PruneReport,
@@ -143,12 +144,13 @@ class Reader:
 @final
 class Repository:
     @staticmethod
-    def open(path: _StrPath, *, state: _StrPath | None = None) -> Repository: ...
+    def open(path: _StrPath, *, state: _StrPath | None = None, passphrase: str | None = None) -> Repository: ...
     @staticmethod
     def init(
         path: _StrPath,
         *,
         state: _StrPath | None = None,
+        passphrase: str | None = None,
         digest: _Digest = "blake3",
         block_size: _Size = "4MiB",
         grain_size: _Size = "8KiB",
@@ -187,6 +189,7 @@ class Repository:
         parent: _BackupName | None = None,
         tags: Sequence[str] = (),
         compression: str | None = None,
+        resume: bool = False,
         max_chain: int | None = None,
         allow_live: bool = False,
         new_identity: bool = False,
@@ -224,6 +227,7 @@ class Repository:
         kind: _Kind = "auto",
         tags: Sequence[str] = (),
         compression: str | None = None,
+        resume: bool = False,
         max_chain: int | None = None,
         allow_live: bool = False,
         new_identity: bool = False,
@@ -264,6 +268,8 @@ class Repository:
         in_place: bool = False,
         force: bool = False,
         read_back: bool = False,
+        skip_damaged: bool = False,
+        resume: bool = False,
         latency_target: str | None = None,
         bwlimit: _Rate | None = None,
         iops_limit: int | None = None,
@@ -281,6 +287,7 @@ class Repository:
         *ids: _BackupName,
         volume: str | None = None,
         data: bool = False,
+        sample: str | None = None,
         latency_target: str | None = None,
         bwlimit: _Rate | None = None,
         iops_limit: int | None = None,
@@ -294,6 +301,26 @@ class Repository:
         progress: _OnProgress | None = None,
         cancel: CancelToken | None = None,
     ) -> VerifyReport: ...
+    def copy(
+        self,
+        to: Repository,
+        *ids: _BackupName,
+        volume: str | None = None,
+        read_back: bool = False,
+        dry_run: bool = False,
+        latency_target: str | None = None,
+        bwlimit: _Rate | None = None,
+        iops_limit: int | None = None,
+        write_limit: _Rate | None = None,
+        limit_at: Sequence[str] | str = (),
+        min_rate: _Rate | None = None,
+        full_speed: bool = False,
+        ionice: str | None = None,
+        nice: int | None = None,
+        cgroup: bool = False,
+        progress: _OnProgress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> CopyReport: ...
     def merge(
         self,
         last: _BackupName,

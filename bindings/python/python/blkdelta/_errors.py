@@ -79,6 +79,10 @@ class RefusedError(Error):
     """It would be unsafe: a live source, a mounted target, a target that holds data."""
 
 
+class RolledBackError(Error):
+    """The repository went back to an older state, or became another one, since this host last saw it."""
+
+
 class IdentityMismatchError(Error, ValueError):
     """The volume is not the one that the name, manifest or delta belongs to."""
 

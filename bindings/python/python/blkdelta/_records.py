@@ -216,6 +216,10 @@ class BackupReport(Backup):
 
     warnings: tuple[str, ...]
     throttle: Throttle
+    resumed_at: int | None
+    """The offset at which it went on from an interrupted run."""
+    blocks_healed: int
+    """Blocks that were stored again because what was stored of them is damaged."""
     alarm: str | None
     """A hint was proven wrong; the volume was then read in full."""
     merged: MergeReport | None
@@ -262,6 +266,18 @@ class DiffReport(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class MissingRange(Record):
+    """A range of a volume that is damaged and was left out."""
+
+    offset: int
+    length: int
+    what: str
+
+    def _about(self) -> str:
+        return f" {self.offset}+{self.length}: {self.what}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class RestoreReport(Record):
     """What a restore did. Sizes in bytes, times in seconds."""
 
@@ -276,6 +292,11 @@ class RestoreReport(Record):
     bytes_written: int
     bytes_kept: int
     """Bytes that were right already, or left as holes."""
+    resumed_at: int | None
+    """Where an interrupted run had come to, if this one went on from there."""
+    missing: tuple[MissingRange, ...]
+    """What is damaged and was skipped (`skip_damaged`)."""
+    bytes_missing: int
     duration_s: float
     throttled_s: float
     throttle: Throttle
@@ -291,12 +312,36 @@ class Problem(Record):
 
     id: str | None
     """The backup that it hurts, if that can be told."""
+    kind: str
+    """damaged, or newer: written by a newer version."""
     offset: int
     length: int
     what: str
 
     def _about(self) -> str:
         return f" {self.what}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Sampled(Record):
+    """What the sample of a verification was."""
+
+    bytes: int
+    frames: int
+    segments: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Coverage(Record):
+    """How much of what is stored has been proven by samples."""
+
+    bytes_total: int
+    bytes_proven: int
+    share: float
+    """From 0 to 1."""
+    since: datetime.datetime
+    oldest: datetime.datetime | None
+    """When the oldest proof was made; None while something was never proven."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -308,12 +353,69 @@ class VerifyReport(Record):
     backups_checked: int
     data: bool
     """Whether every byte was read."""
+    sampled: Sampled | None
+    coverage: Coverage | None
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
     throttled_s: float
     throttle: Throttle
 
     def _about(self) -> str:
-        return f" {'ok' if self.ok else 'DAMAGED'}, {self.backups_checked} backups, {len(self.problems)} problems"
+        damaged = any(problem.kind == "damaged" for problem in self.problems)
+        state = "ok" if self.ok else "DAMAGED" if damaged else "NEWER"
+        return f" {state}, {self.backups_checked} backups, {len(self.problems)} problems"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class CopiedBackup(Record):
+    """A backup that was copied, or would be."""
+
+    id: str
+    volume: str
+    sequence: int
+    kind: str
+    bytes: int
+    """Bytes of its files."""
+    needed: bool
+    """Whether it was not asked for, but another one builds on it."""
+
+    def _about(self) -> str:
+        return f" {self.id[:12]} of {self.volume}, {_size(self.bytes)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class CopyProblem(Record):
+    """Something that could not be copied."""
+
+    id: str | None
+    what: str
+
+    def _about(self) -> str:
+        return f" {self.what}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class CopyReport(Record):
+    """What a copy did, or would do. Sizes in bytes, times in seconds."""
+
+    dry_run: bool
+    from_repository: str
+    to_repository: str
+    backups: tuple[CopiedBackup, ...]
+    """What was missing there, parents before children."""
+    there_already: int
+    """How many of those that were asked for were there before."""
+    bytes_copied: int
+    bytes_found: int
+    """Bytes of files that an interrupted copy had left whole."""
+    problems: tuple[CopyProblem, ...]
+    warnings: tuple[str, ...]
+    duration_s: float
+    throttled_s: float
+    throttle: Throttle
+
+    def _about(self) -> str:
+        return f" {len(self.backups)} backups, {_size(self.bytes_copied)} copied, {len(self.problems)} problems"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)

@@ -5,6 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::super::change::Tell;
+use super::going_on::GoingOn;
 use super::prepare::{Prepared, Taken, told};
 use super::{BackupReport, KeepSnapshot, Together, WantedKind, decide_kind};
 use crate::backup_id::{BackupKind, BackupRecord, HintReport, StoredFile};
@@ -37,18 +38,18 @@ pub struct Attempt<'a> {
 }
 
 /// The parent's record and its working manifest; `aside` when it is not the newest backup.
-struct Parent {
-    record: BackupRecord,
+pub struct Parent {
+    pub record: BackupRecord,
     manifest: WorkingManifest,
     aside: Option<LocalState>,
 }
 
 /// What the user should know although it is done.
 #[derive(Default)]
-struct Warnings(Vec<String>);
+pub struct Warnings(Vec<String>);
 
 impl Warnings {
-    fn add(&mut self, text: impl Into<String>) {
+    pub fn add(&mut self, text: impl Into<String>) {
         let text = text.into();
         tracing::warn!("{text}");
         self.0.push(text);
@@ -59,6 +60,7 @@ impl Warnings {
 struct Made {
     record: BackupRecord,
     alarm: Option<String>,
+    healed: u64,
 }
 
 impl Attempt<'_> {
@@ -73,22 +75,35 @@ impl Attempt<'_> {
             self.progress,
         )?;
         self.warn_about_self_noise(&mut warnings);
+        self.warn_about_the_clock(&mut warnings);
         let kind = decide_kind(&options.kind, self.prepared.newest.as_ref());
         let parent = self.choose_parent(kind)?;
-        let made = self.make_watched(kind, parent.as_ref(), &governor, &mut warnings);
-        if made.is_err() {
+        let going_on = self.go_on(parent.as_ref(), &mut warnings)?;
+        let made = self.make_watched(kind, parent.as_ref(), &going_on, &governor, &mut warnings);
+        let made = self.prepared.publisher.blame_lost_lock(made);
+        if let Err(error) = &made {
             self.prepared.publisher.discard(self.prepared.sequence, self.prepared.id);
+            self.give_up(&going_on, error.kind());
         }
-        let Made { record, alarm } = made?;
-        if let Err(error) = self.prepared.publisher.commit(&record) {
-            self.prepared.publisher.discard_uncommitted(&record);
-            return Err(error);
+        let Made { record, alarm, healed } = made.map_err(|error| self.told_how_to_go_on(error))?;
+        let committed = self.prepared.publisher.commit(&record);
+        if let Err(error) = &committed {
+            self.prepared.publisher.discard_uncommitted(&record, error);
         }
+        warnings.0.extend(committed?);
+        self.settle(&going_on, &mut warnings);
         self.roll_state(parent, &record, &mut warnings);
+        let resumed_at = going_on.resumed_at().map(|next| self.geometry().map(|g| g.span_len(0, next)));
+        let resumed_at = resumed_at.transpose()?;
         self.let_go(&record, &mut warnings);
         let throttle = governor.report();
         warnings.0.extend(throttle.warnings.iter().cloned());
-        Ok(BackupReport { record, warnings: warnings.0, throttle, alarm })
+        Ok(BackupReport { record, warnings: warnings.0, throttle, resumed_at, blocks_healed: healed, alarm })
+    }
+
+    fn told_how_to_go_on(&self, error: Error) -> Error {
+        let noted = error.kind() == ErrorKind::Cancelled && self.prepared.note.path().exists();
+        if noted { error.hint("--resume goes on from there, if the source stays as it is") } else { error }
     }
 
     /// A repository or local state on the very volume that is read becomes part of every change.
@@ -102,6 +117,18 @@ impl Attempt<'_> {
             if std::fs::metadata(&path).is_ok_and(|metadata| family.contains(&metadata.dev())) {
                 warnings.add(format!("the {what} ({}) is on the volume that is backed up", path.display()));
             }
+        }
+    }
+
+    /// Chains go by number, but whoever asks for a time is answered by the clocks of that time.
+    fn warn_about_the_clock(&self, warnings: &mut Warnings) {
+        let taken_at = self.taken.taken_at;
+        let newest = self.prepared.newest.as_ref().filter(|newest| newest.taken_at > taken_at);
+        if let Some(newest) = newest {
+            warnings.add(format!(
+                "the clock went back: this backup is of {taken_at}, number {} before it says {}; chains go by number, but                  --at and rules of prune go by these times",
+                newest.sequence, newest.taken_at
+            ));
         }
     }
 
@@ -138,6 +165,7 @@ impl Attempt<'_> {
         &mut self,
         kind: BackupKind,
         parent: Option<&Parent>,
+        going_on: &GoingOn,
         governor: &Governor,
         warnings: &mut Warnings,
     ) -> Result<Made> {
@@ -145,7 +173,7 @@ impl Attempt<'_> {
         let (pass, hint_report, alarm) = {
             let snapshot = self.taken.snapshot.as_deref();
             SnapshotWatch::over(snapshot, self.cancel, |cancel| {
-                self.track(parent, governor.throttle(), cancel)
+                self.track(parent, going_on, governor.throttle(), cancel)
             })?
         };
         if let Method::Pread(why) = &pass.tracked.method {
@@ -154,31 +182,33 @@ impl Attempt<'_> {
         alarm.iter().for_each(|alarm| warnings.add(alarm.as_str()));
         self.cancel.check()?;
         self.keep_snapshot(warnings);
+        let healed = pass.tracked.healed;
         let record = self.record(kind, parent, pass, hint_report, governor, begun)?;
-        Ok(Made { record, alarm })
+        Ok(Made { record, alarm, healed })
     }
 
-    fn geometry(&self) -> Result<Geometry> {
+    pub fn geometry(&self) -> Result<Geometry> {
         self.prepared.repository.geometry(self.taken.source.size())
     }
 
     fn track(
         &self,
         parent: Option<&Parent>,
+        going_on: &GoingOn,
         throttle: &Throttle,
         cancel: &CancelToken,
     ) -> Result<(Pass, HintReport, Option<String>)> {
-        let mut hinting = self.choose_hint(parent)?;
+        let mut hinting = self.choose_hint(parent, going_on)?;
         let (tracked, name, alarm) = hinting.track(|skipping, reads_all| {
-            let (tracked, name) = self.pass(parent, skipping, throttle, cancel)?;
-            Ok((tracked, (name, reads_all)))
+            let (tracked, name) = self.pass(parent, going_on, skipping, throttle, cancel)?;
+            Ok((tracked, (name, reads_all && going_on.read_all())))
         })?;
         let report = hinting.report(&tracked);
         let (delta_name, reads_all) = name;
         Ok((Pass { tracked, delta_name, reads_all }, report, alarm))
     }
 
-    fn choose_hint(&self, parent: Option<&Parent>) -> Result<Hinting> {
+    fn choose_hint(&self, parent: Option<&Parent>, going_on: &GoingOn) -> Result<Hinting> {
         let (options, newest) = (self.prepared.options, self.prepared.newest.as_ref());
         let situation = Situation {
             source: &*self.taken.source,
@@ -193,6 +223,7 @@ impl Attempt<'_> {
             }),
             snapshot: self.taken.snapshot.as_deref().map(|snapshot| (snapshot, newest)),
             sequence: self.prepared.sequence,
+            damaged: going_on.damaged.as_ref(),
         };
         Hinting::choose(&options.hints, options.proof, situation)
     }
@@ -209,24 +240,15 @@ impl Attempt<'_> {
     fn pass(
         &self,
         parent: Option<&Parent>,
+        going_on: &GoingOn,
         skipping: Skipping<'_>,
         throttle: &Throttle,
         cancel: &CancelToken,
     ) -> Result<(Tracked, String)> {
         let (prepared, config) = (&self.prepared, self.prepared.repository.config());
-        let geometry = self.geometry()?;
+        let (geometry, header) = (self.geometry()?, self.delta_header(parent)?);
         let (name, out) = prepared.publisher.begin_delta(prepared.sequence, prepared.id)?;
-        let header = DeltaHeader {
-            geometry,
-            digest: config.digest,
-            identity: self.taken.source.identity().clone(),
-            sequence: prepared.sequence,
-            parent: parent.map(|parent| DeltaParent {
-                sequence: parent.record.sequence,
-                root: parent.record.root,
-                size: parent.record.size_bytes,
-            }),
-        };
+        let extras = self.extras(going_on, &name, matches!(skipping, Skipping::Nothing));
         let compression = prepared.options.compression.unwrap_or(config.compression);
         let tracked = Tracking {
             source: &*self.taken.source,
@@ -244,9 +266,24 @@ impl Attempt<'_> {
             progress: self.progress,
             tell: Tell::Ranges(&mut |_| Ok(())),
             on_digest: None,
+            extras,
         }
         .run()?;
         Ok((tracked, name))
+    }
+
+    pub fn delta_header(&self, parent: Option<&Parent>) -> Result<DeltaHeader> {
+        Ok(DeltaHeader {
+            geometry: self.geometry()?,
+            digest: self.prepared.repository.config().digest,
+            identity: self.taken.source.identity().clone(),
+            sequence: self.prepared.sequence,
+            parent: parent.map(|parent| DeltaParent {
+                sequence: parent.record.sequence,
+                root: parent.record.root,
+                size: parent.record.size_bytes,
+            }),
+        })
     }
 
     /// Lets the snapshot stay as baseline, if that is wanted; without one the next run reads everything.
@@ -277,13 +314,13 @@ impl Attempt<'_> {
         let delta = tracked.delta.ok_or_else(|| Error::new(ErrorKind::Io, "no delta was written"))?;
         let spool = tracked.spool.ok_or_else(|| Error::new(ErrorKind::Io, "no manifest was collected"))?;
         let header = self.manifest_header(parent, geometry, reads_all, tracked.root);
-        let manifest = self.put_manifest(&spool, header)?;
+        let manifest = prepared.publisher.put_manifest(prepared.id, header, &spool)?;
         let mut statistics = tracked.statistics;
         statistics.bytes_stored = delta.size + manifest.size;
         statistics.throttled_s = governor.report().throttled_s;
         statistics.duration_s = begun.elapsed().as_secs_f64();
-        Ok(BackupRecord {
-            schema_version: BackupRecord::SCHEMA_UNMERGED,
+        let record = BackupRecord {
+            schema_version: 0,
             backup_id: prepared.id,
             volume: prepared.volume.clone(),
             identity: self.taken.source.identity().clone(),
@@ -312,7 +349,9 @@ impl Attempt<'_> {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: 0,
             replaces: Vec::new(),
-        })
+            audit: prepared.repository.audit_head()?,
+        };
+        Ok(BackupRecord { schema_version: record.lowest_schema(), ..record })
     }
 
     fn manifest_header(
@@ -334,15 +373,6 @@ impl Attempt<'_> {
             scanned_sequence: if reads_all { self.prepared.sequence } else { before },
             root,
         }
-    }
-
-    fn put_manifest(&self, spool: &PageSpool, header: ManifestHeader) -> Result<StoredFile> {
-        let full = header.parent_sequence == 0;
-        let prepared = &self.prepared;
-        let (name, mut out) = prepared.publisher.begin_manifest(prepared.sequence, prepared.id)?;
-        let (size, blake3) = spool.write_to(header, full, &mut *out)?;
-        out.finish()?;
-        Ok(StoredFile { name, size, blake3: to_hex(&blake3) })
     }
 
     /// The backup is committed; a state that cannot follow is rebuilt by the next run.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::BackupOptions;
+use super::resuming::{self, Checkpoint, SourceMark};
 use crate::backup_id::{BackupId, BackupRecord, Sequence, VolumeIdentity};
 use crate::consistency::{Consistency, freeze};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local_state::LocalState;
+use crate::local_state::notes::Note;
 use crate::repository::Repository;
 use crate::repository::publish::Publisher;
 use crate::repository::tags::check_tag;
@@ -27,6 +29,9 @@ pub struct Prepared<'a> {
     pub newest: Option<BackupRecord>,
     pub sequence: Sequence,
     pub id: BackupId,
+    /// How far an interrupted run had come.
+    pub note: Note,
+    pub checkpoint: Option<Checkpoint>,
     origin: Option<Box<dyn Origin>>,
 }
 
@@ -36,6 +41,8 @@ pub struct Taken {
     pub snapshot: Option<Box<dyn Snapshot>>,
     /// Whether the snapshot may stay as baseline at hardly any cost.
     pub keeps_cheaply: bool,
+    /// By which a later run would know that it is unchanged.
+    pub mark: Option<SourceMark>,
     pub taken_at: Timestamp,
 }
 
@@ -44,13 +51,17 @@ impl<'a> Prepared<'a> {
         check_source(&options.source)?;
         options.tags.iter().try_for_each(|tag| check_tag(tag))?;
         let volume = options.volume.clone().unwrap_or_else(|| default_volume(&options.source));
-        let publisher = repository.publisher(&volume)?;
+        let note = resuming::note(&options.state, repository, &volume)?;
+        let mut checkpoint = None;
+        let publisher = repository.publisher_keeping(&volume, || {
+            checkpoint = resuming::noted(&note);
+            checkpoint.iter().map(|checkpoint| checkpoint.unfinished.clone()).collect()
+        })?;
         let state = LocalState::new(&options.state, repository, &volume)?;
         state.remove_leftovers();
         let newest = repository.newest(&volume)?;
         let sequence = newest.as_ref().map_or(Ok(1), |newest| next_sequence(newest.sequence))?;
-        let id = host::random_bytes()
-            .map_err(|source| Error::io("reading random bytes", "/dev/urandom", source))?;
+        let id = host::random_bytes()?;
         let origin = snapshot::origin(&options.source, options.snapshot)?;
         let owner = Owner::new(&repository.config().repository_id.to_string(), &volume);
         let prepared = Self {
@@ -63,6 +74,8 @@ impl<'a> Prepared<'a> {
             newest,
             sequence,
             id: BackupId::from_bytes(id),
+            note,
+            checkpoint,
             origin,
         };
         if let Some(origin) = &prepared.origin {
@@ -114,7 +127,7 @@ impl<'a> Prepared<'a> {
         let identity = Some(origin.identity().clone());
         let source = source::open(snapshot.device(), self.options.allow_live, identity)?;
         let (taken_at, keeps_cheaply) = (snapshot.taken_at(), origin.keeps_cheaply());
-        Ok(Taken { source, snapshot: Some(snapshot), keeps_cheaply, taken_at })
+        Ok(Taken { source, snapshot: Some(snapshot), keeps_cheaply, mark: None, taken_at })
     }
 
     fn open_as_it_is(&self) -> Result<Taken> {
@@ -123,7 +136,12 @@ impl<'a> Prepared<'a> {
         let identity = brought.as_ref().map(|brought| brought.identity.clone());
         let source = source::open(device, self.options.allow_live, identity)?;
         self.check_identity(source.identity())?;
-        Ok(Taken { source, snapshot: None, keeps_cheaply: false, taken_at: Timestamp::now() })
+        let snapshot = brought.and_then(|brought| brought.read_only_snapshot);
+        let mark = match snapshot {
+            Some(text) => Some(SourceMark { text, automatic: true }),
+            None => source.mark().map(|text| SourceMark { text, automatic: false }),
+        };
+        Ok(Taken { source, snapshot: None, keeps_cheaply: false, mark, taken_at: Timestamp::now() })
     }
 
     fn check_identity(&self, identity: &VolumeIdentity) -> Result<()> {

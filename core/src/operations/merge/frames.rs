@@ -15,7 +15,7 @@ use crate::flow::{DeltaMessage, EncodedFrame, RawBytes, RawFrame};
 use crate::format::delta::DeltaHeader;
 use crate::format::repository_config::Compression;
 use crate::operations::shared_cache::SharedCache;
-use crate::operations::tracking::Failure;
+use crate::operations::tracking::{Failure, write_messages};
 use crate::progress::Progress;
 use crate::repository::chain::ChainTable;
 use crate::storage::ObjectWriter;
@@ -72,14 +72,7 @@ impl Pipeline<'_> {
             let (writer, progress) = (&mut writer, self.progress);
             scope.spawn(move || {
                 self.throttle.enter_thread();
-                failure.guard(|| {
-                    for message in &messages {
-                        let before = writer.written();
-                        writer.accept(message)?;
-                        progress.add_stored(writer.written() - before);
-                    }
-                    Ok(())
-                });
+                failure.guard(|| write_messages(writer, &messages, progress, None));
             });
             failure.guard(|| {
                 let mut layout = Layout::new(self.deltas, table, below, work_to, messages_to)?;

@@ -4,7 +4,7 @@
 //! A frame that is mostly alive and belongs to one or two neighbouring blocks is copied: no decompression, and restoring
 //! stays a walk forwards. Of all others (much of them is dead, or they hold a few grains of each of many blocks) the living
 //! grains are gathered, in block order, into new frames: a restore over many such frames at once would decompress each of
-//! them again and again. Trade-off: a quarter of a copied frame may be dead; merging again takes it out.
+//! them again and again. Trade-off: a third of a copied frame may be dead, until a later merge finds more of it so.
 //!
 //! Here only places are told; those who encode fetch the bytes. Grains that are taken out are then proven by their digests;
 //! of copied frames the bytes are proven to be those that were written.
@@ -27,11 +27,12 @@ use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 use crate::operations::block_builder::wrong_block;
 use crate::operations::collector::stopped;
+use crate::operations::zero_range::ZeroRange;
 use crate::progress::Progress;
 use crate::repository::chain::ChainTable;
 
 /// Living bytes in two neighbouring blocks that make a frame worth copying.
-const WORTH_COPYING: usize = FRAME_RAW_TARGET / 4 * 3;
+const WORTH_COPYING: usize = FRAME_RAW_TARGET / 3 * 2;
 /// Copied frames that are remembered: those of the last blocks.
 const COPIED_MAX: usize = 256;
 /// Entries that may wait for the open frame.
@@ -96,7 +97,7 @@ pub struct Layout {
     open_len: usize,
     /// Entries in order, of which the first points to the open frame.
     waiting: VecDeque<IndexEntry>,
-    zero_range: Option<(BlockIndex, u64)>,
+    zero_range: ZeroRange,
     counts: Counts,
     work: Sender<FrameWork>,
     entries: Sender<DeltaMessage>,
@@ -123,7 +124,7 @@ impl Layout {
             open: Vec::new(),
             open_len: 0,
             waiting: VecDeque::new(),
-            zero_range: None,
+            zero_range: ZeroRange::default(),
             counts: Counts::default(),
             work,
             entries,
@@ -172,7 +173,7 @@ impl Layout {
         let new = self.table.entry(index)?.digest;
         let old = self.old(index)?;
         let same_len = self.below.as_ref().is_none_or(|below| below.geometry().block_len(index) == len);
-        if old.same(&new) && same_len {
+        if old.same(&new) && same_len && !block.healed {
             return Ok(());
         }
         // Zeros that are inherited in part are said as a whole: then they need nothing from below.
@@ -225,21 +226,13 @@ impl Layout {
             self.counts.changed.grains += bytes.div_ceil(u64::from(self.geometry.grain_size()));
             self.counts.changed.bytes += bytes;
         }
-        match &mut self.zero_range {
-            Some((start, len)) if *start + *len == first => *len += count,
-            _ => {
-                self.flush_zero_range()?;
-                self.zero_range = Some((first, count));
-            }
-        }
-        Ok(())
+        let before = self.zero_range.join(first, count);
+        before.map_or(Ok(()), |entry| self.put(entry))
     }
 
     fn flush_zero_range(&mut self) -> Result<()> {
-        match self.zero_range.take() {
-            Some((first, count)) => self.put(IndexEntry::ZeroRange { first, count }),
-            None => Ok(()),
-        }
+        let range = self.zero_range.take();
+        range.map_or(Ok(()), |entry| self.put(entry))
     }
 
     fn count(&mut self, grains: u32, bytes: u64) {
@@ -268,7 +261,7 @@ impl Layout {
                 stored.insert(grain);
                 zero.remove(grain);
             }
-            let range = self.run_range(run, plan.len);
+            let range = self.geometry.grains_range(run.first, run.count, plan.len);
             bytes += range.len() as u64;
             match self.copy(run, block, next)? {
                 Some(frame) => {
@@ -286,11 +279,6 @@ impl Layout {
         let digests = stored.iter().map(|grain| plan.digests[to_usize(u64::from(grain))]).collect();
         let whole = block.inherited.is_empty();
         Ok(GrainsEntry { index: plan.index, len: plan.len, whole, old, new, stored, zero, pieces, digests })
-    }
-
-    fn run_range(&self, run: &GrainRun, len: u32) -> std::ops::Range<usize> {
-        let start = self.geometry.grain_range(run.first, len).start;
-        start..self.geometry.grain_range(run.first + run.count - 1, len).end
     }
 
     /// The number of the run's frame in the new delta, if it is copied.
@@ -322,7 +310,7 @@ impl Layout {
 
     fn alive(&self, key: FrameKey, block: &PartialBlock) -> usize {
         let runs = block.plan.runs.iter().filter(|run| (run.delta, run.frame) == key);
-        runs.map(|run| self.run_range(run, block.plan.len).len()).sum()
+        runs.map(|run| self.geometry.grains_range(run.first, run.count, block.plan.len).len()).sum()
     }
 
     /// Lays a run's grains into the open frame.

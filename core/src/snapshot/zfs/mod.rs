@@ -47,7 +47,9 @@ pub fn brought(source: &Path) -> Result<Option<Brought>> {
     let Some(name) = name_of(source)? else { return Ok(None) };
     let (of_volume, _) = name.split_once('@').unwrap_or((&name, ""));
     let identity = VolumeIdentity::new(format!("zfs:{}", volume(of_volume)?.guid))?;
-    Ok(Some(Brought { device: device_of(source, &name)?, identity }))
+    let snapshot = if name.contains('@') { dataset::look(&name)? } else { None };
+    let read_only_snapshot = snapshot.map(|snapshot| format!("zfs:{}", snapshot.guid));
+    Ok(Some(Brought { device: device_of(source, &name)?, identity, read_only_snapshot }))
 }
 
 /// See [`super::sweep`].

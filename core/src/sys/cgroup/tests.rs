@@ -39,6 +39,11 @@ fn own_groups() -> String {
     fs::read_to_string("/proc/self/cgroup").unwrap()
 }
 
+/// The same where there is no limit: of up to ten rounds one that nobody else made slow.
+fn seconds_without_limit(file: &fs::File) -> f64 {
+    (0..10).map(|_| seconds_for_4_mib(file)).find(|seconds| *seconds < 0.5).unwrap_or(f64::INFINITY)
+}
+
 /// Reads 4 MiB past the page cache; returns the seconds it took.
 fn seconds_for_4_mib(file: &fs::File) -> f64 {
     let mut memory = Vec::new();
@@ -75,7 +80,7 @@ fn reads_are_limited_inside_and_free_after() {
         }
     });
 
-    let free = seconds_for_4_mib(&file);
+    let free = seconds_without_limit(&file);
     let limits = IoLimits { read_bps: Some(4 << 20), weight: Some(50), ..IoLimits::default() };
     let group = match limit_io(&[device.number], &limits) {
         Ok(group) => group,
@@ -96,9 +101,10 @@ fn reads_are_limited_inside_and_free_after() {
     let child = start.elapsed().as_secs_f64();
 
     READ.store(0, Ordering::Relaxed);
+    let start = Instant::now();
     begin.send(()).unwrap();
     thread::sleep(Duration::from_millis(1500));
-    let thread_rate = READ.load(Ordering::Relaxed) as f64 / 1.5;
+    let thread_rate = READ.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
     let folder = group.folder().to_path_buf();
     assert!(folder.exists());
     let start = Instant::now();
@@ -106,7 +112,7 @@ fn reads_are_limited_inside_and_free_after() {
     let dropping = start.elapsed();
     assert!(!folder.exists());
     assert_eq!(own_groups(), before);
-    let free_again = seconds_for_4_mib(&file);
+    let free_again = seconds_without_limit(&file);
     stop.store(true, Ordering::Relaxed);
     reader.join().unwrap();
     println!(
