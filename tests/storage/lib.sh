@@ -280,6 +280,8 @@ wait_while() { # PID WHAT COMMAND...: until the command succeeds; fails when the
   done
 }
 
+wait_until() { wait_while "$$" "$@"; } # WHAT COMMAND...: the same where there is no process to watch
+
 in_three_tries() { # COMMAND...: where time itself is judged: again when it says `late`; left out where the machine was late
   local try status watcher
   for try in 1 2 3; do
