@@ -180,6 +180,7 @@ fn made_up_headers_are_damage() {
 
 #[test]
 fn made_up_segments_and_tables_are_damage() {
+    let _alone = alone();
     let victim = Victim::new();
     let (_, whole) = &victim.objects(".delta")[2];
     let (line, body, geometry) = only_segment(whole);

@@ -46,7 +46,7 @@ static struct blkdelta_run_options run_of(struct watch *watch, struct blkdelta_l
     run.progress_interval_ms = 20;
     run.limits = limits;
     CLEAR(*limits);
-    limits->latency_target = "off";
+    limits->full_speed = 1; /* no niceness: a busy machine would leave it nothing */
     limits->bwlimit = 256 << 10; /* 24 seconds for the volume, which nobody waits for */
     calls = 0;
     return run;
@@ -94,9 +94,9 @@ static void limits_are_changed(struct blkdelta_repository *repository) {
     struct blkdelta_summary summary;
     char *json = NULL;
     CLEAR(summary);
-    limits.bwlimit = 8 << 10; /* 13 minutes, unless the new limit is taken */
+    limits.bwlimit = 1 << 10; /* 100 minutes, unless the new limit is taken */
     DONE(back_up(repository, "volume", &run, &summary));
-    CHECK(watch.new_bwlimit == 0 && summary.duration_s < 400 && calls > 1);
+    CHECK(watch.new_bwlimit == 0 && summary.duration_s < 3000 && calls > 1);
     CHECK(furthest == VOLUME_SIZE); /* the last call tells the end */
     IS(blkdelta_limits_set(NULL, (uint32_t)here, &limits, NULL), BLKDELTA_STATUS_NOT_FOUND);
     DONE(blkdelta_limits_show(NULL, &json));

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt;
 
 use blkdelta_core::sys::files::FileLock;
-use support::binary::Shell;
+use support::binary::{Shell, send_signal};
 use support::content::{random_bytes, volume_bytes};
 use support::model::{Change, Volume};
 use support::scratch::{files_below, read, write};
@@ -299,7 +299,7 @@ fn a_group_is_told_as_one_and_hooks_run_around_it() {
 
 /// Starts a slow backup and ends it with this signal when `ready`.
 fn interrupted(shell: &Shell, flags: &[&str], signal: &str, ready: impl Fn() -> bool) -> Option<i32> {
-    let mut arguments = vec!["backup", "db", "--volume", "db", "--bwlimit", "2MiB/s"];
+    let mut arguments = vec!["backup", "db", "--volume", "db", "--bwlimit", "1MiB/s"];
     arguments.extend(flags);
     let mut command = shell.command(&arguments);
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -310,8 +310,7 @@ fn interrupted(shell: &Shell, flags: &[&str], signal: &str, ready: impl Fn() -> 
         assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
+    send_signal(&child, signal);
     child.wait().unwrap().code()
 }
 

@@ -3,10 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
-use support::binary::Shell;
+use support::binary::{Shell, send_signal};
 use support::content::random_bytes;
 use support::model::Volume;
-use support::scratch::{assert_same_bytes, read};
+use support::scratch::{assert_same_bytes, read, write};
 
 use super::{assert_keys, number, rewrite_record, text};
 
@@ -155,7 +155,7 @@ fn damage_full(shell: &Shell, state: &[u8]) -> Vec<u8> {
     let delta = deltas.iter().find(|path| path.to_str().unwrap().contains("deltas/0000000001-")).unwrap();
     let mut bytes = read(delta);
     bytes[1024] ^= 1;
-    support::scratch::write(delta, &bytes);
+    write(delta, &bytes);
     // All of the full is in one frame; the grain at 150,000 lies in the second delta.
     let mut rest = vec![0; state.len()];
     rest[147_456..151_552].copy_from_slice(&state[147_456..151_552]);
@@ -213,7 +213,7 @@ fn an_interrupted_restore_goes_on() {
     let volume = Volume::new(shell.scratch.path("db"), random_bytes(21, 24 << 20));
     let _ = shell.backup("db");
     let begin = |target: &str| {
-        let mut command = shell.command(&["restore", "latest", target, "--write-limit", "2MiB/s"]);
+        let mut command = shell.command(&["restore", "latest", target, "--write-limit", "1MiB/s"]);
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         let gate = support::scratch::no_descriptor_leaks();
         let child = command.spawn().unwrap();
@@ -225,8 +225,7 @@ fn an_interrupted_restore_goes_on() {
         child
     };
     let mut child = begin("target");
-    let signalled = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert!(signalled.success());
+    send_signal(&child, "-TERM");
     assert_eq!(child.wait().unwrap().code(), Some(143));
     let target = shell.scratch.path("target");
     assert!(read(&target) != volume.bytes(), "it was interrupted before its end");
@@ -237,7 +236,7 @@ fn an_interrupted_restore_goes_on() {
     // Somebody wrote into what had been restored: nothing of it is believed.
     let mut bytes = read(&target);
     bytes[70_000..70_010].fill(7);
-    std::fs::write(&target, &bytes).unwrap();
+    write(&target, &bytes);
     let report = shell.json(&["restore", "latest", "target", "--resume"]);
     let resumed = number(&report, "resumed_at");
     assert!(resumed > 0 && resumed < 24 << 20, "{report}");
@@ -250,7 +249,7 @@ fn an_interrupted_restore_goes_on() {
     child.kill().unwrap();
     let _ = child.wait().unwrap();
     std::fs::remove_file(shell.scratch.path("killed")).unwrap();
-    std::fs::write(shell.scratch.path("killed"), b"another file").unwrap();
+    write(&shell.scratch.path("killed"), b"another file");
     shell.run(&["restore", "latest", "killed", "--resume"]).fails(1, &["another target"]);
     std::fs::remove_file(shell.scratch.path("killed")).unwrap();
     let mut child = begin("killed");

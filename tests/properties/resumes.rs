@@ -41,9 +41,14 @@ fn round() -> impl Strategy<Value = Round> {
 }
 
 /// Runs, and is interrupted when this part of the volume has been passed; slow enough that it can be.
-fn run(engine: &Engine, options: &BackupOptions, size: u64, part: Option<u8>) -> Result<BackupReport> {
+fn run(
+    engine: &Engine,
+    options: &BackupOptions,
+    size: u64,
+    part: Option<u8>,
+) -> (Result<BackupReport>, Progress) {
     let (progress, cancel, done) = (Progress::new(), CancelToken::new(), AtomicBool::new(false));
-    std::thread::scope(|scope| {
+    let result = std::thread::scope(|scope| {
         if let Some(part) = part {
             let (progress, cancel, done) = (&progress, &cancel, &done);
             scope.spawn(move || {
@@ -56,7 +61,8 @@ fn run(engine: &Engine, options: &BackupOptions, size: u64, part: Option<u8>) ->
         let result = backup(&engine.repository, options, &progress, &cancel);
         done.store(true, Ordering::Relaxed);
         result
-    })
+    });
+    (result, progress)
 }
 
 /// An engine whose repository is encrypted.
@@ -69,6 +75,12 @@ fn sealed() -> Engine {
     Engine { scratch, repository }
 }
 
+/// Whether there is something to go on from: not before the first block was passed, nor behind the last.
+fn has_note(engine: &Engine) -> bool {
+    let state = files_below(&engine.scratch.path("state"));
+    state.iter().any(|path| path.extension().is_some_and(|kind| kind == "checkpoint"))
+}
+
 fn play(engine: &Engine, volume: &mut Volume, before: Option<&[u8]>, round: &Round) {
     round.changes.iter().for_each(|change| volume.apply(change));
     let mut gentleness = Gentleness::full_speed();
@@ -76,19 +88,23 @@ fn play(engine: &Engine, volume: &mut Volume, before: Option<&[u8]>, round: &Rou
     let hints = if round.hints { HintChoice::Auto } else { HintChoice::Off };
     let mut options =
         BackupOptions { hints, gentleness, ..engine.backup_options(volume.path(), WantedKind::Auto) };
-    let mut interrupted = false;
+    let mut noted = false;
+    let sealed = engine.repository.config().encryption.is_some();
     let mut parts = round.interruptions.iter().copied().map(Some).chain([None]);
     let report = loop {
-        options.resume = interrupted;
         match run(engine, &options, volume.size(), parts.next().flatten()) {
-            Err(error) if error.kind() == ErrorKind::Cancelled => interrupted = true,
-            other => break other.unwrap(),
+            (Err(error), progress) if error.kind() == ErrorKind::Cancelled => {
+                noted = has_note(engine);
+                let passed = progress.bytes_done();
+                assert!(noted || sealed || passed == 0 || passed == volume.size(), "{passed} bytes are lost");
+                options.resume = true;
+            }
+            (other, _) => break other.unwrap(),
         }
     };
     // Sealed, only full units are durable: the marks of so small a volume may be lost.
-    let sealed = engine.repository.config().encryption.is_some();
     let gone_on = report.resumed_at.is_some();
-    assert!(gone_on == interrupted || (sealed && !gone_on), "{:?}", report.warnings);
+    assert!(gone_on == noted || (sealed && !gone_on), "{:?}", report.warnings);
     let resumed = report.resumed_at.unwrap_or(0);
     assert!(
         report.record.statistics.bytes_read <= volume.size() - resumed,

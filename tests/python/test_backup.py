@@ -94,7 +94,7 @@ def test_a_group_has_one_moment_and_a_report_each(repo, volume):
 
 
 def test_what_a_group_committed_before_a_failure_is_told(repo, volume):
-    Path("log.img").write_bytes(bytes(1 << 20))
+    Path("log.img").write_bytes(bytes(32 << 20))  # 8 s: it must not end before somebody looks
     cancel = blkdelta.CancelToken()
 
     def stop_after_the_first(progress):

@@ -58,8 +58,8 @@ def test_another_thread_cancels(repo, large):
     threading.Timer(0.5, cancel.cancel).start()
     begun = time.monotonic()
     with pytest.raises(blkdelta.CancelledError):
-        repo.backup(large, volume="db", bwlimit="2MiB/s", full_speed=True, cancel=cancel)
-    assert time.monotonic() - begun < 30  # of 64
+        repo.backup(large, volume="db", bwlimit="512KiB/s", full_speed=True, cancel=cancel)
+    assert time.monotonic() - begun < 120  # of 256
     assert cancel.cancelled and repr(cancel) == "<CancelToken cancelled=True>"
     assert repo.list() == []
 
@@ -69,12 +69,12 @@ import blkdelta, signal, sys
 # A test run in the background hands down that SIGINT is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 source, verb = sys.argv[1:]
-slowly = dict(bwlimit="4MiB/s", full_speed=True)
+slowly = dict(bwlimit="1MiB/s", full_speed=True)
 begun = False
 
 def told(what):
     global begun
-    if not begun:
+    if not begun and getattr(what, "bytes_done", 1):  # a backup tells of itself before the image is synced and read
         begun = True
         print("begun", flush=True)
 
@@ -97,6 +97,6 @@ def test_control_c_stops_within_a_block(verb, large, folder):
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
         assert process.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - sent < 15  # a block of 4 MiB takes a second, all of it 32
+        assert time.monotonic() - sent < 60  # a block of 4 MiB takes four seconds, all of it 128
         assert process.wait(100) == 0
     assert not (folder / "manifest").exists()

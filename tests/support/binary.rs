@@ -1,7 +1,7 @@
 //! The built `blkdelta`, run as a user runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -157,6 +157,15 @@ impl Shell {
     pub fn backup(&self, name: &str) -> Value {
         self.json(&["backup", name, "--volume", name])
     }
+}
+
+/// Sends a signal (`-TERM`) to a run. Between fork and exec `kill` too holds every descriptor of ours.
+pub fn send_signal(child: &Child, signal: &str) {
+    let gate = no_descriptor_leaks();
+    let kill = Command::new("kill").args([signal, &child.id().to_string()]).spawn();
+    drop(gate);
+    let ended = kill.and_then(|mut kill| kill.wait()).expect("running kill");
+    assert!(ended.success(), "kill {signal} of a run that must not have ended");
 }
 
 /// Runs a command to its end.

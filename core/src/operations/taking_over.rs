@@ -23,7 +23,7 @@ use crate::hint::block_set::BlockSet;
 /// How often a run makes durable what it has stored.
 const EVERY: Duration = Duration::from_secs(3);
 /// How long an interrupted run waits for its last mark, and between two looks.
-const LAST_MARK: Duration = Duration::from_secs(5);
+const LAST_MARK: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// What a backup asks of a pass beyond what a scan does.
@@ -192,8 +192,11 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Tells the delta's writer that all blocks before `next` have been told of.
+    /// Tells the delta's writer that all blocks before `next` have been told of; where there are none, nobody could go on.
     pub fn mark(&mut self, next: BlockIndex) -> Result<()> {
+        if next == 0 {
+            return Ok(());
+        }
         self.flush_zero_range()?;
         self.delta.as_mut().map_or(Ok(()), |delta| delta.mark(next))
     }

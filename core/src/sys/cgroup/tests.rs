@@ -41,7 +41,7 @@ fn own_groups() -> String {
 
 /// The same where there is no limit: of up to ten rounds one that nobody else made slow.
 fn seconds_without_limit(file: &fs::File) -> f64 {
-    (0..10).map(|_| seconds_for_4_mib(file)).find(|seconds| *seconds < 0.5).unwrap_or(f64::INFINITY)
+    (0..10).map(|_| seconds_for_4_mib(file)).find(|seconds| *seconds < 0.7).unwrap_or(f64::INFINITY)
 }
 
 /// Reads 4 MiB past the page cache; returns the seconds it took.
@@ -122,7 +122,7 @@ fn reads_are_limited_inside_and_free_after() {
     );
     assert!(limited > 0.8 && child > 0.8, "{limited} s, {child} s for what should take a second");
     assert!(thread_rate < 6.0 * f64::from(1 << 20), "{thread_rate} bytes/s");
-    assert!(free < 0.5 && free_again < 0.5, "{free} s, {free_again} s without a limit");
+    assert!(free < 0.7 && free_again < 0.7, "{free} s, {free_again} s without a limit");
 }
 
 /// The ways through version 2 are the same for every controller: the test takes one that is free on this machine.
