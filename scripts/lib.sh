@@ -58,7 +58,8 @@ find_program() { # NAME, or a pattern of absolute paths
 }
 
 apt_install() {
-  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "$@" >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 install \
+    --no-install-recommends -y "$@" >/dev/null
 }
 
 install_s3_server() { # s3s-fs, which the tests of object storage start; where it cannot be had they are skipped and say so

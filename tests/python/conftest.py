@@ -58,6 +58,8 @@ def large(tmp_path):
         block = random.Random(2).randbytes(MIB)
         for number in range(128):
             file.write(number.to_bytes(8, "little") + block[8:])
+        file.flush()
+        os.fsync(file.fileno())  # whoever opens it as a source would wait for that
     return path
 
 

@@ -318,6 +318,6 @@ noted() { # PATTERN WORD
 }
 
 kill_hard() { # PID
-  kill -KILL "$1"
+  kill -KILL "$1" || fail "process $1 had ended before it could be killed"
   wait "$1" 2>/dev/null || true
 }

@@ -44,6 +44,6 @@ objects() { # [PATTERN]: names of the repository's objects
     grep -o '<Name>[^<]*' | sed 's/<Name>//' | { grep -F -- "${1-}" || true; } | sort
 }
 
-object_texts() { # [PATTERN]
-  objects "$@" | while read -r object; do azrequest GET "/backups/$object" || true; done
+object_texts() { # [PATTERN]: each on a line of its own
+  objects "$@" | while read -r object; do { azrequest GET "/backups/$object" && echo; } || true; done
 }

@@ -75,7 +75,7 @@ racing_hosts() {
   new_repository race
   volume change "$WORK/disk" 5
   local first=0 second=0
-  "$BLKDELTA" backup "$WORK/disk" --volume disk --kind full --bwlimit 40MiB/s >"$WORK/first" 2>&1 &
+  "$BLKDELTA" backup "$WORK/disk" --volume disk --kind full --bwlimit 8MiB/s >"$WORK/first" 2>&1 &
   local pid=$!
   wait_for_lock_of "$pid"
   kill -STOP "$pid" # in the middle, however slow the other is
@@ -94,7 +94,7 @@ wait_for_lock_of() { # PID
   wait_while "$1" "process $1 takes the lock" has_lock "$1"
 }
 
-has_lock() { object_texts /lock | grep "\"pid\":$1," >/dev/null; } # PID
+has_lock() { object_texts /lock | grep "\"pid\":$1," | grep -v '"released":true' >/dev/null; } # PID
 
 # --- killed in the middle of an upload ---
 
@@ -103,12 +103,11 @@ killed_writer() {
   local round pid
   for round in 1 2 3; do
     CASE="round $round"
-    "$BLKDELTA" backup "$WORK/disk" --volume disk --kind full --bwlimit 10MiB/s >"$OUT" 2>"$ERR" &
+    "$BLKDELTA" backup "$WORK/disk" --volume disk --kind full --bwlimit 3MiB/s >"$OUT" 2>"$ERR" &
     pid=$!
     wait_for_lock_of "$pid"
     sleep "0.$((RANDOM % 9 + 1))"
-    kill -KILL "$pid"
-    wait "$pid" 2>/dev/null || true
+    kill_hard "$pid"
   done
   CASE=
   backup "$WORK/disk" --volume disk --kind full
@@ -132,7 +131,7 @@ killed_server() {
   run_server
   assert_eq 1 "$(backup_count)" "backups after the server died"
   # A short outage is nothing to a run.
-  "$BLKDELTA" backup "$WORK/disk" --volume disk --kind full --bwlimit 10MiB/s >"$OUT" 2>"$ERR" &
+  "$BLKDELTA" backup "$WORK/disk" --volume disk --kind full --bwlimit 5MiB/s >"$OUT" 2>"$ERR" &
   pid=$!
   wait_for_lock_of "$pid"
   sleep 0.8

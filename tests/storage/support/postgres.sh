@@ -21,12 +21,13 @@ find_postgres() {
 }
 
 as_postgres() {
-  (cd "$SOCKETS" && PGHOST=$SOCKETS PGPORT=54399 setpriv --reuid=postgres --regid=postgres --clear-groups "$@")
+  (cd "$SOCKETS" && PGHOST=$SOCKETS PGPORT=54399 PGCTLTIMEOUT=$COMMAND_LIMIT setpriv --reuid=postgres --regid=postgres --clear-groups "$@")
 }
 
 start_server() { # DIRECTORY: where the volume is mounted
+  rm -f "$1/data/postmaster.pid" # of a server that ran when its volume was read; the number may be another's by now
   on_exit "as_postgres '$BIN/pg_ctl' -s -m immediate -D '$1/data' stop >/dev/null 2>&1"
-  as_postgres "$BIN/pg_ctl" -s -w -t 400 -D "$1/data" -l "$SOCKETS/log" start >"$OUT" 2>"$ERR" || {
+  as_postgres "$BIN/pg_ctl" -s -w -D "$1/data" -l "$SOCKETS/log" start >"$OUT" 2>"$ERR" || {
     tail -n 5 "$SOCKETS/log" >>"$ERR"
     fail "no server on $1"
   }

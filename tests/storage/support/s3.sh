@@ -52,8 +52,8 @@ objects() { # [PATTERN]: names of the repository's objects
   find "$S3_FOLDER/backups/${prefix%%\?*}" -type f -path "*${1-}*" 2>/dev/null | sort
 }
 
-object_texts() { # [PATTERN]
-  objects "$@" | while read -r object; do cat "$object" 2>/dev/null || true; done
+object_texts() { # [PATTERN]: each on a line of its own
+  objects "$@" | while read -r object; do { cat "$object" && echo; } 2>/dev/null || true; done
 }
 
 start_proxy() { # [options of fault_proxy]: requests go through it from here on

@@ -23,7 +23,7 @@ make_volume() {
 
 find_device() { # of the volume; there may be no udev that makes links
   local device _try
-  for _try in {1..50}; do
+  for _try in {1..2000}; do
     for device in /dev/zvol/"$VOLUME" /dev/zd*; do
       if [ -b "$device" ] && [ "$(/lib/udev/zvol_id "$device" 2>/dev/null)" = "$VOLUME" ]; then
         DEVICE=$device
