@@ -19,6 +19,11 @@ use crate::sys::{files, host};
 /// A device that has counted less than a quarter of so many bytes of ours is blind to us.
 const BLIND_AFTER: u64 = 64 << 20;
 
+/// Requests are taken to be at least so long, as the pages of caches and databases are. How many requests others made is
+/// estimated within the bytes that they certainly moved: without this, one read of a file system's table, beside a hundred
+/// of ours, would pass for eight.
+const REQUEST_MIN: u64 = 4096;
+
 /// What a file system does at most for one sync of ours, besides writing the data: flushes, and bytes of its journal and
 /// tables. ext4, XFS and btrfs do less.
 const FLUSHES_PER_SYNC: u64 = 4;
@@ -51,8 +56,7 @@ struct Device {
     watch: QueueWatch,
     first: Counters,
     last: Counters,
-    /// Others' bytes so far, as far as they are certain.
-    others_bytes: i128,
+    others_bytes: CertainBytes,
     /// Seconds by which we see a request of ours take longer than the device does.
     lag: f64,
     /// There where this run writes to a file system on the device.
@@ -102,6 +106,17 @@ pub struct Observer {
     cached_reads: bool,
     first_account: Account,
     last_account: Account,
+    /// What the process fetched between the last two readings without a stage that tells: it may be on its way still.
+    untold: u64,
+}
+
+/// Bytes of ours that a device may have counted.
+#[derive(Clone, Copy)]
+struct Ours {
+    /// At most these.
+    begun: u64,
+    /// All but these for sure.
+    in_flight: u64,
 }
 
 impl Observer {
@@ -110,6 +125,7 @@ impl Observer {
     /// included, and not those that the stages tell.
     #[must_use]
     pub fn new(source: &Path, own_writes: Option<&Path>, cached_reads: bool) -> Self {
+        let account = Account::now();
         let shared = own_writes.map(queues_under).unwrap_or_default();
         let watch = |queue: Queue| {
             let watch = queue.watch().ok()?;
@@ -120,15 +136,15 @@ impl Observer {
                 watch,
                 first: now,
                 last: now,
-                others_bytes: 0,
+                others_bytes: CertainBytes::default(),
                 lag: 0.0,
                 own_files: ours.then(OwnFiles::default),
                 read_credit: Credit::default(),
             })
         };
-        let account = Account::now();
         Self {
             devices: queues_under(source).into_iter().filter_map(watch).collect(),
+            untold: 0,
             cached_reads,
             counts_all: !cached_reads && crate::sys::block_device::number_of(source).ok().flatten().is_some(),
             last_own: Own::default(),
@@ -145,6 +161,7 @@ impl Observer {
             devices: Vec::new(),
             counts_all: false,
             last_own: Own::default(),
+            untold: 0,
             cached_reads: false,
             first_account: account,
             last_account: account,
@@ -177,27 +194,49 @@ impl Observer {
         Glance(self.devices.iter().filter_map(glance).collect())
     }
 
-    /// What others did since the last call, device by device. `own` is asked before and after the devices are read, so
-    /// that the bounds hold: what had ended before was counted, what was begun after was not.
+    /// What others did since the last call, device by device. `own` is asked before and after the devices are read, and the
+    /// kernel's account between, so that the bounds hold: what had ended before was counted, what was begun after was not.
     pub fn read(&mut self, own: impl Fn() -> Own) -> Vec<Others> {
         let early = own();
-        let counters: Vec<_> = self.devices.iter().map(|device| device.watch.counters().ok()).collect();
+        let looks: Vec<_> = self.devices.iter().map(|device| device.look(&early).ok()).collect();
+        let account = Account::now();
         let late = own();
         let own = Own { begun_bytes: late.begun_bytes, ..early };
         let before = std::mem::replace(&mut self.last_own, own);
-        let account = Account::now();
         let fresh = account.since(std::mem::replace(&mut self.last_account, account));
         let read_by_us = account.since(self.first_account).read_bytes;
+        let untold = fresh.read_bytes.saturating_sub(own.begun_bytes.saturating_sub(before.begun_bytes));
+        let untold = untold.saturating_add(std::mem::replace(&mut self.untold, untold));
         let (cached_reads, counts_all) = (self.cached_reads, self.counts_all);
-        let devices = self.devices.iter_mut().zip(counters);
-        let others = devices.map(|(device, now)| {
-            let Some(now) = now else { return Others::default() };
+        let devices = self.devices.iter_mut().zip(looks);
+        let others = devices.map(|(device, look)| {
+            let Some((now, waiting)) = look else { return Others::default() };
             // Where nothing but the source is read, what was asked of it is known sooner and says the same.
             let by_kernel = read_by_us > 0 && (device.own_files.is_some() || !counts_all);
-            let begun = if by_kernel { read_by_us } else { own.begun_bytes };
-            device.read(now, &before, &own, begun, cached_reads, fresh)
+            let ours = if by_kernel {
+                Ours { begun: read_by_us, in_flight: own.in_flight().saturating_add(untold) }
+            } else {
+                Ours { begun: own.begun_bytes, in_flight: own.in_flight() }
+            };
+            let waiting = if own.in_flight() == 0 { waiting } else { 0 };
+            Others { waiting, ..device.read(now, &before, &own, ours, cached_reads, fresh) }
         });
         others.collect()
+    }
+}
+
+/// Others' bytes since the start, as far as they are certain; below zero where a cache gave us what a device never saw.
+#[derive(Default)]
+struct CertainBytes(i128);
+
+impl CertainBytes {
+    /// How many more it has become when the device has counted so many.
+    fn grow(&mut self, counted: u64, ours: Ours) -> u64 {
+        let least = i128::from(counted) - i128::from(ours.begun);
+        let most = least + i128::from(ours.in_flight);
+        let before = self.0;
+        self.0 = before.clamp(least, most);
+        u64::try_from(self.0 - before).unwrap_or(0)
     }
 }
 
@@ -223,12 +262,20 @@ fn waiting(watch: &QueueWatch, reads_alone: bool) -> std::io::Result<u64> {
 }
 
 impl Device {
+    /// Its counters, and the requests under way on it, which are others' unless some of ours are.
+    fn look(&self, own: &Own) -> std::io::Result<(Counters, u64)> {
+        let now = self.watch.counters()?;
+        let ask = own.in_flight() == 0 && self.own_files.is_some();
+        let waiting = if ask { waiting(&self.watch, true)? } else { now.in_flight };
+        Ok((now, waiting))
+    }
+
     fn read(
         &mut self,
         now: Counters,
         before: &Own,
         own: &Own,
-        begun: u64,
+        ours: Ours,
         cached_reads: bool,
         fresh: Account,
     ) -> Others {
@@ -238,26 +285,12 @@ impl Device {
             self.read_credit.0 = self.read_credit.0.saturating_add(fresh.read_bytes);
             self.read_credit.take_off(all, now.read_bytes.saturating_sub(last.read_bytes)).0
         } else {
-            let others_bytes = self.others_read_bytes(&now, begun, own.in_flight());
+            let counted = now.read_bytes.saturating_sub(self.first.read_bytes);
+            let others_bytes = self.others_bytes.grow(counted, ours);
             self.others_reads(all, before, own, others_bytes)
         };
         let (writes, flushes) = self.others_writes(&last, &now, fresh);
-        let waiting = match (own.in_flight(), &self.own_files) {
-            (0, None) => now.in_flight,
-            (0, Some(_)) => waiting(&self.watch, true).unwrap_or(0),
-            _ => 0,
-        };
-        Others { reads, writes, flushes, waiting }
-    }
-
-    /// Bytes that others have certainly read since the last reading.
-    fn others_read_bytes(&mut self, now: &Counters, begun: u64, in_flight: u64) -> u64 {
-        let counted = i128::from(now.read_bytes.saturating_sub(self.first.read_bytes));
-        let least = counted - i128::from(begun);
-        let most = least + i128::from(in_flight);
-        let before = self.others_bytes;
-        self.others_bytes = before.clamp(least, most);
-        u64::try_from(self.others_bytes - before).unwrap_or(0)
+        Others { reads, writes, flushes, waiting: 0 }
     }
 
     fn others_reads(&mut self, all: Class, before: &Own, own: &Own, others_bytes: u64) -> Class {
@@ -276,7 +309,7 @@ impl Device {
             0 => ours,
             len => (own.done_bytes - before.done_bytes).div_ceil(len).max(ours),
         };
-        let others = requests.saturating_sub(split).clamp(1, (others_bytes / 512).max(1));
+        let others = requests.saturating_sub(split).clamp(1, (others_bytes / REQUEST_MIN).max(1));
         Class { requests: others, time: time.saturating_sub(our_time) }
     }
 
@@ -357,6 +390,28 @@ mod tests {
 
     fn fresh(write_bytes: u64, syncs: u64) -> Account {
         Account { read_bytes: 0, write_bytes, syncs }
+    }
+
+    #[test]
+    fn reads_of_ours_on_their_way_are_not_others() {
+        let mut others = CertainBytes::default();
+        let mut grow = |counted, begun, in_flight| others.grow(counted, Ours { begun, in_flight });
+        assert_eq!(grow(60 << 20, 64 << 20, 4 << 20), 0);
+        // A file of ours is read ahead through the page cache: begun, and counted two readings later.
+        assert_eq!(grow(64 << 20, 65 << 20, 1 << 20), 0);
+        assert_eq!(grow(64 << 20, 65 << 20, 1 << 20), 0);
+        assert_eq!(grow(65 << 20, 65 << 20, 0), 0);
+        // Others, beside us and alone.
+        assert_eq!(grow((67 << 20) + 8192, 67 << 20, 0), 8192);
+        assert_eq!(grow((67 << 20) + 16384, 68 << 20, 1 << 20), 0, "it may be ours");
+        assert_eq!(grow((68 << 20) + 16384, 68 << 20, 0), 8192, "it was not");
+    }
+
+    #[test]
+    fn a_cache_that_gives_us_much_hides_no_others() {
+        let mut others = CertainBytes::default();
+        assert_eq!(others.grow(0, Ours { begun: 1 << 30, in_flight: 0 }), 0);
+        assert_eq!(others.grow(8192, Ours { begun: 1 << 30, in_flight: 0 }), 8192);
     }
 
     #[test]
