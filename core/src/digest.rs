@@ -11,9 +11,13 @@
 //! could not be read has the fixed digest of 0xff bytes, which equals nothing, not even itself: see [`BlockDigest::same`].
 //! Trade-off: `xxh3` grains cost the least CPU, but somebody who writes the volume can make two contents that look alike.
 
+mod lanes;
+
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use std::fmt;
+
+use self::lanes::{LANES, Lanes};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::geometry::{BlockIndex, Geometry};
@@ -222,32 +226,41 @@ pub struct BlockHasher {
     kind: DigestKind,
     geometry: Geometry,
     wide: Vec<u8>,
+    lanes: Lanes,
 }
 
 impl BlockHasher {
     /// For blocks of this geometry.
     #[must_use]
     pub fn new(kind: DigestKind, geometry: Geometry) -> Self {
-        Self { kind, geometry, wide: Vec::new() }
+        Self { kind, geometry, wide: Vec::new(), lanes: Lanes::default() }
     }
 
     /// Digests a block of its real length; `grains` is filled with the stored form of each grain's digest.
     pub fn hash(&mut self, block: &[u8], grains: &mut Vec<GrainDigest>) -> BlockDigest {
+        let grain_len = crate::geometry::to_usize(u64::from(self.geometry.grain_size()));
+        let (count, side_by_side) =
+            (block.len().div_ceil(grain_len), self.kind == DigestKind::Blake3 && Lanes::fit(grain_len));
         grains.clear();
+        grains.resize(count, GrainDigest::ZERO);
         self.wide.clear();
-        let mut all_zero = true;
-        for grain in block.chunks(crate::geometry::to_usize(u64::from(self.geometry.grain_size()))) {
-            if is_zero(grain) {
-                grains.push(GrainDigest::ZERO);
-                self.wide.resize(self.wide.len() + self.width(), 0);
+        self.wide.resize(count * self.width(), 0);
+        let (mut all_zero, mut waiting) = (true, Waiting::default());
+        for (number, grain) in block.chunks(grain_len).enumerate().filter(|(_, grain)| !is_zero(grain)) {
+            all_zero = false;
+            if side_by_side && grain.len() == grain_len {
+                waiting.add(number, grain);
+                if waiting.count == LANES {
+                    self.digest_waiting(&mut waiting, grains);
+                }
             } else {
-                all_zero = false;
-                grains.push(self.push_grain(grain));
+                self.digest_one(number, grain, grains);
             }
         }
         if all_zero {
             return BlockDigest::ZERO;
         }
+        self.digest_waiting(&mut waiting, grains);
         let mut tree = TreeHasher::new(self.kind, b"blkdelta.blck.v1");
         tree.update(&(block.len() as u64).to_le_bytes());
         tree.update(&self.wide);
@@ -258,19 +271,43 @@ impl BlockHasher {
         if self.kind == DigestKind::Xxh3 { 16 } else { WIDTH }
     }
 
-    fn push_grain(&mut self, grain: &[u8]) -> GrainDigest {
-        let start = self.wide.len();
-        match self.kind {
-            DigestKind::Blake3 => self.wide.extend_from_slice(blake3::hash(grain).as_bytes()),
-            DigestKind::Sha256 => self.wide.extend_from_slice(&sha2::Sha256::digest(grain)),
-            DigestKind::Xxh3 => {
-                self.wide.extend_from_slice(&xxhash_rust::xxh3::xxh3_128(grain).to_le_bytes());
-            }
+    fn digest_waiting(&mut self, waiting: &mut Waiting<'_>, grains: &mut [GrainDigest]) {
+        let digests = self.lanes.digest(&waiting.grains[..waiting.count]);
+        for (number, digest) in waiting.numbers.iter().zip(digests) {
+            put(*number, digest, &mut self.wide, grains);
         }
-        let mut cut = [0; GrainDigest::LEN];
-        cut.copy_from_slice(&self.wide[start..start + GrainDigest::LEN]);
-        GrainDigest(cut)
+        waiting.count = 0;
     }
+
+    fn digest_one(&mut self, number: usize, grain: &[u8], grains: &mut [GrainDigest]) {
+        let wide = &mut self.wide;
+        match self.kind {
+            DigestKind::Blake3 => put(number, blake3::hash(grain).as_bytes(), wide, grains),
+            DigestKind::Sha256 => put(number, &sha2::Sha256::digest(grain), wide, grains),
+            DigestKind::Xxh3 => put(number, &xxhash_rust::xxh3::xxh3_128(grain).to_le_bytes(), wide, grains),
+        }
+    }
+}
+
+/// Grains that wait until they fill all lanes.
+#[derive(Default)]
+struct Waiting<'a> {
+    numbers: [usize; LANES],
+    grains: [&'a [u8]; LANES],
+    count: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn add(&mut self, number: usize, grain: &'a [u8]) {
+        (self.numbers[self.count], self.grains[self.count]) = (number, grain);
+        self.count += 1;
+    }
+}
+
+/// A grain's digest at its place: at full width for the block's digest, cut as it is stored.
+fn put(number: usize, digest: &[u8], wide: &mut [u8], grains: &mut [GrainDigest]) {
+    wide[number * digest.len()..][..digest.len()].copy_from_slice(digest);
+    grains[number].0.copy_from_slice(&digest[..GrainDigest::LEN]);
 }
 
 /// Digest of one page of block digests; a page of zero blocks is zero.
