@@ -142,23 +142,21 @@ impl Observer {
                 read_credit: Credit::default(),
             })
         };
-        Self {
-            devices: queues_under(source).into_iter().filter_map(watch).collect(),
-            untold: 0,
-            cached_reads,
-            counts_all: !cached_reads && crate::sys::block_device::number_of(source).ok().flatten().is_some(),
-            last_own: Own::default(),
-            first_account: account,
-            last_account: account,
-        }
+        let devices = queues_under(source).into_iter().filter_map(watch).collect();
+        let counts_all =
+            !cached_reads && crate::sys::block_device::number_of(source).ok().flatten().is_some();
+        Self { counts_all, cached_reads, ..Self::over(devices, account) }
     }
 
     /// Watches nothing.
     #[must_use]
     pub fn none() -> Self {
-        let account = Account::now();
+        Self::over(Vec::new(), Account::now())
+    }
+
+    fn over(devices: Vec<Device>, account: Account) -> Self {
         Self {
-            devices: Vec::new(),
+            devices,
             counts_all: false,
             last_own: Own::default(),
             untold: 0,
@@ -210,7 +208,7 @@ impl Observer {
         let (cached_reads, counts_all) = (self.cached_reads, self.counts_all);
         let devices = self.devices.iter_mut().zip(looks);
         let others = devices.map(|(device, look)| {
-            let Some((now, waiting)) = look else { return Others::default() };
+            let Some(look) = look else { return Others::default() };
             // Where nothing but the source is read, what was asked of it is known sooner and says the same.
             let by_kernel = read_by_us > 0 && (device.own_files.is_some() || !counts_all);
             let ours = if by_kernel {
@@ -218,8 +216,7 @@ impl Observer {
             } else {
                 Ours { begun: own.begun_bytes, in_flight: own.in_flight() }
             };
-            let waiting = if own.in_flight() == 0 { waiting } else { 0 };
-            Others { waiting, ..device.read(now, &before, &own, ours, cached_reads, fresh) }
+            device.read(look, &before, &own, ours, cached_reads, fresh)
         });
         others.collect()
     }
@@ -272,7 +269,7 @@ impl Device {
 
     fn read(
         &mut self,
-        now: Counters,
+        (now, waiting): (Counters, u64),
         before: &Own,
         own: &Own,
         ours: Ours,
@@ -290,7 +287,7 @@ impl Device {
             self.others_reads(all, before, own, others_bytes)
         };
         let (writes, flushes) = self.others_writes(&last, &now, fresh);
-        Others { reads, writes, flushes, waiting: 0 }
+        Others { reads, writes, flushes, waiting: if own.in_flight() == 0 { waiting } else { 0 } }
     }
 
     fn others_reads(&mut self, all: Class, before: &Own, own: &Own, others_bytes: u64) -> Class {
