@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, Submitter, opcode, squeue, types};
 
 use super::buffer_pool::{BufferPool, PooledBuffer};
 use super::direct_file::aligned_len;
@@ -56,11 +56,21 @@ struct Request {
     begun: Instant,
 }
 
+/// Whether the kernel holds a buffer's pages for reads. Buffers are registered when they are first used: their pages are
+/// made then, while the device already works for the ones before, and those that a run never needs are never made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Registration {
+    Pending,
+    Done,
+    Refused,
+}
+
 /// A ring that reads one file.
 pub struct ReadRing {
     ring: IoUring,
     file: RawFd,
-    buffers_registered: bool,
+    /// By the buffers' numbers.
+    registrations: Vec<Registration>,
     file_registered: bool,
     priority: u16,
     blocks: Vec<Option<Block>>,
@@ -80,21 +90,14 @@ impl ReadRing {
         let ring = IoUring::new(depth.max(1).next_power_of_two())?;
         let file = file.as_raw_fd();
         let submitter = ring.submitter();
-        // SAFETY: the spans lie in the pool's mapping, which `_pool` keeps alive until after the ring is closed.
-        let buffers_registered = match unsafe { submitter.register_buffers(&pool.spans()) } {
-            Ok(()) => true,
-            Err(reason) => {
-                tracing::debug!(%reason, "buffers are not registered: reads cost more CPU");
-                false
-            }
-        };
+        let registrations = vec![register_buffers(&submitter, pool); pool.count()];
         let file_registered = submitter.register_files(&[file]).is_ok();
         let mut requests = Vec::new();
         requests.resize_with(usize::try_from(depth.max(1)).unwrap_or(1), || None);
         let ring = Self {
             ring,
             file,
-            buffers_registered,
+            registrations,
             file_registered,
             priority,
             blocks: Vec::new(),
@@ -129,6 +132,7 @@ impl ReadRing {
     /// the last 4096 bytes: they are asked for whole. The block before this one must have been queued to its end.
     pub fn begin(&mut self, tag: u64, buffer: PooledBuffer, offset: u64, len: u32) {
         debug_assert!(self.filling.is_none());
+        self.register(&buffer);
         let len = len.min(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
         let block = Block { tag, buffer, offset, len, queued: 0, pieces_out: 0, result: Ok(Whole::Yes) };
         let free = self.blocks.iter().position(Option::is_none);
@@ -144,12 +148,16 @@ impl ReadRing {
     /// that is left), without waiting for it.
     pub fn queue(&mut self, piece: u32) -> io::Result<()> {
         let Some(slot) = self.filling else { return Ok(()) };
-        let target = self.target();
         let free = self.requests.iter().position(Option::is_none).ok_or(io::ErrorKind::WouldBlock)?;
         let Some(block) = &mut self.blocks[slot] else { return Ok(()) };
         let len = piece.max(1).min(block.len - block.queued);
         let number = block.buffer.number();
         let start = block.buffer.start().wrapping_add(to_usize(block.queued.into()));
+        let target = Target {
+            file: self.file,
+            fixed_file: self.file_registered,
+            fixed_buffers: self.registrations[usize::from(number)] == Registration::Done,
+        };
         let entry = read_entry(target, start, aligned_len(len), block.offset, number, self.priority);
         // SAFETY: start .. start + aligned length lies in the block's buffer: queued is a multiple of the alignment,
         // queued + len <= block.len <= the buffer's length, and a pool's buffers are a multiple of the alignment long. The
@@ -168,8 +176,17 @@ impl ReadRing {
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit()))
     }
 
-    fn target(&self) -> Target {
-        Target { file: self.file, fixed_file: self.file_registered, fixed_buffers: self.buffers_registered }
+    /// Registers a buffer at its first use; one that is refused is read into all the same.
+    fn register(&mut self, buffer: &PooledBuffer) {
+        let registration = &mut self.registrations[usize::from(buffer.number())];
+        if *registration != Registration::Pending {
+            return;
+        }
+        let submitter = self.ring.submitter();
+        // SAFETY: the span is a buffer of the pool, which `_pool` keeps mapped until after the ring is closed.
+        let update =
+            || unsafe { submitter.register_buffers_update(buffer.number().into(), &[buffer.span()], None) };
+        *registration = told(faults::point("io_uring_buffer").and_then(|()| update()));
     }
 
     /// Waits for at least one request to end, tells each one's bytes and time, and appends all blocks that are complete
@@ -202,6 +219,27 @@ impl ReadRing {
             {
                 done.push(Completion { tag, buffer, result });
             }
+        }
+    }
+}
+
+/// Prepares a table for buffers to come; kernels before 5.19 want all of them at once.
+fn register_buffers(submitter: &Submitter<'_>, pool: &BufferPool) -> Registration {
+    let count = u32::try_from(pool.count()).unwrap_or(u32::MAX);
+    let sparse = faults::point("io_uring_sparse").and_then(|()| submitter.register_buffers_sparse(count));
+    if sparse.is_ok() {
+        return Registration::Pending;
+    }
+    // SAFETY: the spans lie in the pool's mapping, which the ring's `_pool` keeps alive until after the ring is closed.
+    told(unsafe { submitter.register_buffers(&pool.spans()) })
+}
+
+fn told(registered: io::Result<()>) -> Registration {
+    match registered {
+        Ok(()) => Registration::Done,
+        Err(reason) => {
+            tracing::debug!(%reason, "a buffer is not registered: reads into it cost more CPU");
+            Registration::Refused
         }
     }
 }
