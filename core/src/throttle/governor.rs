@@ -125,7 +125,7 @@ impl Governor {
     /// What was done so far.
     #[must_use]
     pub fn report(&self) -> ThrottleReport {
-        let [latency, limit, write] = self.throttle.state().waited;
+        let [latency, limit, write, _] = self.throttle.state().waited;
         ThrottleReport {
             throttled_s: (latency + limit + write).as_secs_f64(),
             latency_s: latency.as_secs_f64(),
@@ -222,7 +222,7 @@ impl Throttle {
         let now = self.now();
         let mut state = self.state();
         if let Some(wait) = state.give_way(now, wanted, || self.0.glance.somebody_waits()) {
-            return Turn::Wait(wait.min(NAP_MAX), Reason::Latency);
+            return Turn::Wait(wait.min(NAP_MAX), state.why_give_way());
         }
         match state.admit(now, wanted) {
             Ok(len) => Turn::Go(len),
@@ -281,9 +281,9 @@ impl Throttle {
     /// Waits until so many bytes may be stored, and while others should go first.
     pub fn wait_to_write(&self, bytes: u64, cancel: &CancelToken) -> Result<()> {
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
-        while let Some(wait) = self.give_way(wanted) {
+        while let Some((wait, reason)) = self.give_way(wanted) {
             cancel.check()?;
-            self.wait(wait.min(NAP_MAX), Reason::Latency);
+            self.wait(wait.min(NAP_MAX), reason);
         }
         let mut left = self.reserve_write(bytes);
         while left > Duration::ZERO {
@@ -295,9 +295,11 @@ impl Throttle {
         Ok(())
     }
 
-    fn give_way(&self, wanted: u32) -> Option<Duration> {
+    fn give_way(&self, wanted: u32) -> Option<(Duration, Reason)> {
         let now = self.now();
-        self.state().give_way(now, wanted, || self.0.glance.somebody_waits())
+        let mut state = self.state();
+        let wait = state.give_way(now, wanted, || self.0.glance.somebody_waits())?;
+        Some((wait, state.why_give_way()))
     }
 
     fn reserve_write(&self, bytes: u64) -> Duration {

@@ -95,6 +95,8 @@ impl Pace {
     /// Nobody else is there.
     pub const FULL: Self =
         Self { request_len: None, depth: None, rest: 0, patience: Duration::ZERO, pause: false };
+    /// Not known yet whether somebody is there.
+    pub const UNHEARD: Self = Self { pause: true, ..Self::FULL };
 
     const fn gentle(kib: u32, rest: u32, patience_ms: u64) -> Self {
         let patience = Duration::from_millis(patience_ms);

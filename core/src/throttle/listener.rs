@@ -47,6 +47,10 @@ impl<'a> Listener<'a> {
             last_done: 0,
         };
         listener.apply(Duration::ZERO);
+        if listener.latency.is_some() {
+            // The first look comes while a run still prepares; a full queue before it is a jolt to a busy database.
+            lock(&shared.state).pace = Pace::UNHEARD;
+        }
         listener
     }
 

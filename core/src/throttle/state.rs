@@ -31,6 +31,8 @@ pub enum Reason {
     Limit,
     /// `--write-limit`.
     WriteLimit,
+    /// The devices have not been looked at yet, which they are while a run still prepares.
+    FirstLook,
 }
 
 /// Buckets, the present pace, and what was begun and ended.
@@ -46,7 +48,7 @@ pub(super) struct State {
     pub last_end: Duration,
     pub last_took: Duration,
     pub looking_since: Option<Duration>,
-    pub waited: [Duration; 3],
+    pub waited: [Duration; 4],
     pub waited_until: Duration,
 }
 
@@ -65,7 +67,7 @@ impl State {
             last_end: Duration::ZERO,
             last_took: Duration::ZERO,
             looking_since: None,
-            waited: [Duration::ZERO; 3],
+            waited: [Duration::ZERO; 4],
             waited_until: Duration::ZERO,
         };
         state.set(limits, limits.bwlimit, Duration::ZERO);
@@ -77,6 +79,11 @@ impl State {
         self.requests.set_rate(now, limits.iops_limit);
         self.writes.set_rate(now, limits.write_limit);
         self.min_rate = limits.min_rate.get();
+    }
+
+    /// Why [`Self::give_way`] says to wait.
+    pub fn why_give_way(&self) -> Reason {
+        if self.pace == Pace::UNHEARD { Reason::FirstLook } else { Reason::Latency }
     }
 
     fn requests_in_flight(&self) -> u64 {
@@ -106,7 +113,11 @@ impl State {
             return None;
         }
         if pace.pause {
-            return Some(Duration::from_millis(5));
+            return Some(if pace == Pace::UNHEARD {
+                Duration::from_millis(1)
+            } else {
+                Duration::from_millis(5)
+            });
         }
         let rested = self.last_end + self.last_took * pace.rest;
         if now < rested {
@@ -137,5 +148,21 @@ impl State {
         self.own.begun_bytes += u64::from(len);
         self.begun_requests += 1;
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_read_before_the_first_look_and_that_is_not_called_throttled_for_others() {
+        let mut state = State::new(&Limits::none());
+        state.pace = Pace::UNHEARD;
+        let now = Duration::from_millis(1);
+        assert!(state.give_way(now, 1 << 20, || false).is_some());
+        assert_eq!(state.why_give_way(), Reason::FirstLook);
+        state.pace = Pace::FULL;
+        assert_eq!(state.give_way(now, 1 << 20, || true), None);
     }
 }
