@@ -114,6 +114,23 @@ fn others_hardly_notice_and_we_still_get_something() {
 }
 
 #[test]
+fn what_was_too_much_is_tried_again_ever_more_rarely() {
+    let mut run = Run::new(Target::Auto);
+    let mut device = Device::new(500.0);
+    device.rate = 500e6; // only the gentlest step is within the target
+    run.go(&mut device, 30.0);
+    let gentlest = run.pace.rest;
+    let (mut ticks, mut more) = (0, 0);
+    for _ in 0..3000 {
+        run.go(&mut device, TICK.as_secs_f64());
+        ticks += 1;
+        more += i32::from(!run.pace.pause && run.pace.rest < gentlest);
+    }
+    assert!(gentlest > 7, "it rests {gentlest} times as long as it reads");
+    assert!((1..ticks / 20).contains(&more), "{more} of {ticks} ticks above the gentlest step");
+}
+
+#[test]
 fn a_target_in_milliseconds_is_kept_and_used() {
     let mut run = Run::new(Target::Time(Duration::from_millis(5)));
     let mut device = Device::new(500.0);

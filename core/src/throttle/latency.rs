@@ -28,8 +28,8 @@ const LISTEN_FIRST: Duration = Duration::from_millis(150);
 const DECIDE_EVERY: Duration = Duration::from_millis(200);
 /// What `auto` lets the others' mean latency grow to, as a multiple of what they have alone.
 const AUTO_RATIO: f64 = 1.05;
-/// Decisions in a row that must find room before one step is taken back.
-const CALM_DECISIONS: u32 = 5;
+/// Decisions in a row that must find room before one step is taken back: so many at least, and at most.
+const CALM_DECISIONS: std::ops::RangeInclusive<u32> = 5..=40;
 /// A mean of fewer requests than this decides nothing.
 const ENOUGH: f64 = 8.0;
 /// What one new mean weighs against the older ones.
@@ -104,20 +104,23 @@ impl Pace {
     }
 }
 
-/// From full speed down. One request at a time on every step but the first: depth costs the others most, then size.
-const LADDER: [Pace; 9] = [
+/// From full speed down. One request at a time on every step but the first, because depth costs the others most. Then it is
+/// the number of requests, more than their size: each costs the cores as well as the device, and small ones bring little.
+/// Beside the last step a database's latency cannot be told from its own wandering.
+const LADDER: [Pace; 8] = [
     Pace::FULL,
     Pace::gentle(512, 0, 1),
     Pace::gentle(256, 0, 2),
     Pace::gentle(256, 1, 4),
-    Pace::gentle(128, 1, 8),
-    Pace::gentle(128, 3, 16),
-    Pace::gentle(64, 3, 32),
-    Pace::gentle(64, 7, 100),
-    Pace::gentle(64, 15, 1000),
+    Pace::gentle(256, 3, 16),
+    Pace::gentle(256, 7, 32),
+    Pace::gentle(256, 15, 100),
+    Pace::gentle(256, 31, 1000),
 ];
-/// Where it begins when somebody appears, and where it stays when it cannot see.
-const FIRST_STEP: usize = 4;
+/// Where it begins when somebody appears: what it may take is found from below.
+const FIRST_STEP: usize = LADDER.len() - 1;
+/// Where it stays when it cannot see.
+const BLIND_STEP: usize = 5;
 
 /// A mean that remembers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -197,6 +200,9 @@ pub struct LatencyLoop {
     next_listen: Duration,
     next_decision: Duration,
     calm: u32,
+    /// Calm decisions that the next step back takes: doubled by each step that was too much, halved by each that was not,
+    /// because every try is paid by the others.
+    calm_wanted: u32,
     last: Duration,
 }
 
@@ -215,6 +221,7 @@ impl LatencyLoop {
             next_listen: now,
             next_decision: now,
             calm: 0,
+            calm_wanted: *CALM_DECISIONS.start(),
             last: now,
         }
     }
@@ -246,7 +253,7 @@ impl LatencyLoop {
         let elapsed = now.saturating_sub(self.last);
         self.last = now;
         if self.blind {
-            return LADDER[FIRST_STEP];
+            return LADDER[BLIND_STEP];
         }
         self.notice(now, elapsed, others);
         if !self.active {
@@ -296,6 +303,7 @@ impl LatencyLoop {
             self.ears.iter_mut().for_each(|ear| *ear = Ear::default());
             self.level = self.level.max(FIRST_STEP);
             self.calm = 0;
+            self.calm_wanted = *CALM_DECISIONS.start();
             self.listening_until = Some(now + LISTEN_FIRST);
         } else if self.active && self.presence < GONE_REQUESTS {
             self.active = false;
@@ -307,19 +315,27 @@ impl LatencyLoop {
     fn decide(&mut self, others: &[Others]) {
         let ratio = self.ears.iter().filter_map(|ear| ear.ratio(self.target)).reduce(f64::max);
         let stalled = others.iter().any(|others| others.waiting > 0 && others.requests() == 0);
-        let lowest = LADDER.len() - 1;
         match ratio {
-            Some(ratio) if ratio > 1.5 => self.go_to((self.level + 2).min(lowest)),
-            Some(ratio) if ratio > 1.0 => self.go_to((self.level + 1).min(lowest)),
-            None if stalled => self.go_to((self.level + 1).min(lowest)),
+            Some(ratio) if ratio > 1.5 => self.give_way(2),
+            Some(ratio) if ratio > 1.0 => self.give_way(1),
+            None if stalled => self.give_way(1),
             Some(_) => self.calm += 1,
             None => {}
         }
-        if self.calm >= CALM_DECISIONS && self.level > 1 {
+        if self.calm >= self.calm_wanted && self.level > 1 {
+            self.calm_wanted = (self.calm_wanted / 2).max(*CALM_DECISIONS.start());
             self.go_to(self.level - 1);
         } else {
             self.ears.iter_mut().for_each(|ear| ear.fade_beside(0.5));
         }
+    }
+
+    fn give_way(&mut self, steps: usize) {
+        let lowest = LADDER.len() - 1;
+        if self.level < lowest {
+            self.calm_wanted = (self.calm_wanted * 2).min(*CALM_DECISIONS.end());
+        }
+        self.go_to((self.level + steps).min(lowest));
     }
 
     fn go_to(&mut self, level: usize) {
