@@ -221,8 +221,8 @@ impl Throttle {
     pub fn turn(&self, wanted: u32) -> Turn {
         let now = self.now();
         let mut state = self.state();
-        if let Some(wait) = state.give_way(now, wanted, || self.0.glance.somebody_waits()) {
-            return Turn::Wait(wait.min(NAP_MAX), state.why_give_way());
+        if let Some((wait, reason)) = state.give_way(now, wanted, || self.0.glance.somebody_waits()) {
+            return Turn::Wait(wait.min(NAP_MAX), reason);
         }
         match state.admit(now, wanted) {
             Ok(len) => Turn::Go(len),
@@ -297,9 +297,7 @@ impl Throttle {
 
     fn give_way(&self, wanted: u32) -> Option<(Duration, Reason)> {
         let now = self.now();
-        let mut state = self.state();
-        let wait = state.give_way(now, wanted, || self.0.glance.somebody_waits())?;
-        Some((wait, state.why_give_way()))
+        self.state().give_way(now, wanted, || self.0.glance.somebody_waits())
     }
 
     fn reserve_write(&self, bytes: u64) -> Duration {

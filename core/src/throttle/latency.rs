@@ -117,8 +117,8 @@ const LADDER: [Pace; 8] = [
     Pace::gentle(256, 15, 100),
     Pace::gentle(256, 31, 1000),
 ];
-/// Where it begins when somebody appears: what it may take is found from below.
-const FIRST_STEP: usize = LADDER.len() - 1;
+/// The last step. There it begins when somebody appears: what it may take is found from below.
+const GENTLEST: usize = LADDER.len() - 1;
 /// Where it stays when it cannot see.
 const BLIND_STEP: usize = 5;
 
@@ -301,7 +301,7 @@ impl LatencyLoop {
             self.active = true;
             // What was heard long ago, or beside our full speed, says nothing.
             self.ears.iter_mut().for_each(|ear| *ear = Ear::default());
-            self.level = self.level.max(FIRST_STEP);
+            self.level = GENTLEST;
             self.calm = 0;
             self.calm_wanted = *CALM_DECISIONS.start();
             self.listening_until = Some(now + LISTEN_FIRST);
@@ -331,11 +331,10 @@ impl LatencyLoop {
     }
 
     fn give_way(&mut self, steps: usize) {
-        let lowest = LADDER.len() - 1;
-        if self.level < lowest {
+        if self.level < GENTLEST {
             self.calm_wanted = (self.calm_wanted * 2).min(*CALM_DECISIONS.end());
         }
-        self.go_to((self.level + steps).min(lowest));
+        self.go_to((self.level + steps).min(GENTLEST));
     }
 
     fn go_to(&mut self, level: usize) {

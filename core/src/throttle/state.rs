@@ -81,22 +81,17 @@ impl State {
         self.min_rate = limits.min_rate.get();
     }
 
-    /// Why [`Self::give_way`] says to wait.
-    pub fn why_give_way(&self) -> Reason {
-        if self.pace == Pace::UNHEARD { Reason::FirstLook } else { Reason::Latency }
-    }
-
     fn requests_in_flight(&self) -> u64 {
         self.begun_requests.saturating_sub(self.own.done_requests)
     }
 
-    /// How long to give way to others; `None`: go.
+    /// How long to give way to others, and why; `None`: go.
     pub fn give_way(
         &mut self,
         now: Duration,
         wanted: u32,
         others_wait: impl FnOnce() -> bool,
-    ) -> Option<Duration> {
+    ) -> Option<(Duration, Reason)> {
         let pace = self.pace;
         if pace == Pace::FULL {
             self.looking_since = None;
@@ -104,7 +99,7 @@ impl State {
         }
         let ours = self.requests_in_flight();
         if pace.depth.is_some_and(|depth| ours >= u64::from(depth)) {
-            return Some(NAP_MAX);
+            return Some((NAP_MAX, Reason::Latency));
         }
         // The floor: whatever others do, a run must end.
         let len = pace.request_len.unwrap_or(wanted).min(wanted);
@@ -112,21 +107,20 @@ impl State {
         if now >= self.last_begin + slowest {
             return None;
         }
+        if pace == Pace::UNHEARD {
+            return Some((Duration::from_millis(1), Reason::FirstLook));
+        }
         if pace.pause {
-            return Some(if pace == Pace::UNHEARD {
-                Duration::from_millis(1)
-            } else {
-                Duration::from_millis(5)
-            });
+            return Some((Duration::from_millis(5), Reason::Latency));
         }
         let rested = self.last_end + self.last_took * pace.rest;
         if now < rested {
-            return Some(rested - now);
+            return Some((rested - now, Reason::Latency));
         }
         if ours == 0 && others_wait() {
             let since = *self.looking_since.get_or_insert(now);
             if now.saturating_sub(since) < pace.patience {
-                return Some(LOOK_EVERY);
+                return Some((LOOK_EVERY, Reason::Latency));
             }
         }
         None
@@ -160,8 +154,8 @@ mod tests {
         let mut state = State::new(&Limits::none());
         state.pace = Pace::UNHEARD;
         let now = Duration::from_millis(1);
-        assert!(state.give_way(now, 1 << 20, || false).is_some());
-        assert_eq!(state.why_give_way(), Reason::FirstLook);
+        let (_, reason) = state.give_way(now, 1 << 20, || false).unwrap();
+        assert_eq!(reason, Reason::FirstLook);
         state.pace = Pace::FULL;
         assert_eq!(state.give_way(now, 1 << 20, || true), None);
     }
