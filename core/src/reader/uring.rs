@@ -21,7 +21,10 @@ pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Send
             ring.wait(&mut done, |len, took| job.throttle.done(len, took))
                 .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
         } else if let Some((wait, reason)) = wait {
-            job.throttle.wait(wait, reason);
+            // Making a buffer takes milliseconds; while the first look goes on they cost nobody anything.
+            if !ring.make_ready() {
+                job.throttle.wait(wait, reason);
+            }
         } else if plan.peek().is_none() {
             return Ok(());
         } else {

@@ -133,7 +133,8 @@ impl BufferPool {
         (0..self.0.count).map(|number| self.span(number)).collect()
     }
 
-    fn span(&self, number: usize) -> libc::iovec {
+    /// Start and length of this buffer.
+    pub(super) fn span(&self, number: usize) -> libc::iovec {
         libc::iovec { iov_base: self.start_of(number).as_ptr().cast(), iov_len: self.0.buffer_len }
     }
 
@@ -161,11 +162,6 @@ impl PooledBuffer {
     /// Its number in the pool, which is its number among a ring's registered buffers.
     pub(super) fn number(&self) -> u16 {
         self.number
-    }
-
-    /// Where all of it lies, for registering it with a ring.
-    pub(super) fn span(&self) -> libc::iovec {
-        self.pool.span(usize::from(self.number))
     }
 
     pub(super) fn start(&self) -> *mut u8 {

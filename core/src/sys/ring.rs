@@ -79,7 +79,7 @@ pub struct ReadRing {
     requests: Vec<Option<Request>>,
     in_flight: usize,
     // Keeps the registered memory mapped at least as long as the ring.
-    _pool: BufferPool,
+    pool: BufferPool,
 }
 
 impl ReadRing {
@@ -104,7 +104,7 @@ impl ReadRing {
             filling: None,
             requests,
             in_flight: 0,
-            _pool: pool.clone(),
+            pool: pool.clone(),
         };
         Ok(ring)
     }
@@ -132,7 +132,7 @@ impl ReadRing {
     /// the last 4096 bytes: they are asked for whole. The block before this one must have been queued to its end.
     pub fn begin(&mut self, tag: u64, buffer: PooledBuffer, offset: u64, len: u32) {
         debug_assert!(self.filling.is_none());
-        self.register(&buffer);
+        self.register(buffer.number());
         let len = len.min(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
         let block = Block { tag, buffer, offset, len, queued: 0, pieces_out: 0, result: Ok(Whole::Yes) };
         let free = self.blocks.iter().position(Option::is_none);
@@ -176,16 +176,22 @@ impl ReadRing {
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit()))
     }
 
-    /// Registers a buffer at its first use; one that is refused is read into all the same.
-    fn register(&mut self, buffer: &PooledBuffer) {
-        let registration = &mut self.registrations[usize::from(buffer.number())];
+    /// Makes the next buffer before it is needed, while there is nothing else to do; false when half of them are made.
+    pub fn make_ready(&mut self) -> bool {
+        let half = self.registrations.len().div_ceil(2);
+        let next = self.registrations[..half].iter().position(|made| *made == Registration::Pending);
+        next.and_then(|number| u16::try_from(number).ok()).map(|number| self.register(number)).is_some()
+    }
+
+    /// Registers a buffer before its first use; one that is refused is read into all the same.
+    fn register(&mut self, number: u16) {
+        let registration = &mut self.registrations[usize::from(number)];
         if *registration != Registration::Pending {
             return;
         }
-        let submitter = self.ring.submitter();
-        // SAFETY: the span is a buffer of the pool, which `_pool` keeps mapped until after the ring is closed.
-        let update =
-            || unsafe { submitter.register_buffers_update(buffer.number().into(), &[buffer.span()], None) };
+        let (submitter, span) = (self.ring.submitter(), self.pool.span(number.into()));
+        // SAFETY: the span is a buffer of the pool, which `pool` keeps mapped until after the ring is closed.
+        let update = || unsafe { submitter.register_buffers_update(number.into(), &[span], None) };
         *registration = told(faults::point("io_uring_buffer").and_then(|()| update()));
     }
 
@@ -230,7 +236,7 @@ fn register_buffers(submitter: &Submitter<'_>, pool: &BufferPool) -> Registratio
     if sparse.is_ok() {
         return Registration::Pending;
     }
-    // SAFETY: the spans lie in the pool's mapping, which the ring's `_pool` keeps alive until after the ring is closed.
+    // SAFETY: the spans lie in the pool's mapping, which the ring's `pool` keeps alive until after the ring is closed.
     told(unsafe { submitter.register_buffers(&pool.spans()) })
 }
 
