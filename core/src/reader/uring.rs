@@ -21,7 +21,7 @@ pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Send
             ring.wait(&mut done, |len, took| job.throttle.done(len, took))
                 .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
         } else if let Some((wait, reason)) = wait {
-            // Making a buffer takes milliseconds; while the first look goes on they cost nobody anything.
+            // Making a buffer takes milliseconds, which cost nothing while the throttle takes its first look.
             if !ring.make_ready() {
                 job.throttle.wait(wait, reason);
             }

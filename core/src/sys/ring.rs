@@ -56,8 +56,9 @@ struct Request {
     begun: Instant,
 }
 
-/// Whether the kernel holds a buffer's pages for reads. Buffers are registered when they are first used: their pages are
-/// made then, while the device already works for the ones before, and those that a run never needs are never made.
+/// Whether the kernel holds a buffer's pages for reads. Their pages are made when they are registered: when they are first
+/// used, while the device already works for the ones before, or while the reader has to wait anyway. Most of those that a
+/// run never needs are never made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Registration {
     Pending,
@@ -176,11 +177,14 @@ impl ReadRing {
         retry_interrupted(|| faults::point("io_uring_enter").and_then(|()| self.ring.submit()))
     }
 
-    /// Makes the next buffer before it is needed, while there is nothing else to do; false when half of them are made.
+    /// Makes the next buffer before it is needed, while there is nothing else to do; false when half of them are made: so
+    /// many are read into before the first comes back.
     pub fn make_ready(&mut self) -> bool {
         let half = self.registrations.len().div_ceil(2);
-        let next = self.registrations[..half].iter().position(|made| *made == Registration::Pending);
-        next.and_then(|number| u16::try_from(number).ok()).map(|number| self.register(number)).is_some()
+        let mut next = (0..).zip(&self.registrations[..half]);
+        let Some((number, _)) = next.find(|(_, made)| **made == Registration::Pending) else { return false };
+        self.register(number);
+        true
     }
 
     /// Registers a buffer before its first use; one that is refused is read into all the same.
@@ -320,6 +324,37 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn half_of_the_buffers_are_made_before_they_are_needed_and_all_are_read_into() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..4_u8).flat_map(|block| [block + 1; 4096]).collect();
+        file.write_all(&bytes).unwrap();
+        let pool = BufferPool::new(4, 4096).unwrap();
+        let mut ring = ReadRing::new(4, file.as_fd(), &pool, 0).unwrap();
+        assert_eq!([ring.make_ready(), ring.make_ready(), ring.make_ready()], [true, true, false]);
+        for block in 0..4 {
+            ring.begin(block, pool.try_take().unwrap(), block * 4096, 4096);
+            ring.queue(4096).unwrap();
+        }
+        let mut done = Vec::new();
+        while ring.in_flight() > 0 {
+            ring.wait(&mut done, |_, _| {}).unwrap();
+        }
+        assert_eq!(done.len(), 4);
+        for Completion { tag, buffer, result } in done {
+            assert!(matches!(result, Ok(Whole::Yes)));
+            assert_eq!(*buffer, bytes[to_usize(tag * 4096)..][..4096]);
         }
     }
 }
