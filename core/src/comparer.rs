@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::digest::{BlockDigest, GrainDigest};
 use crate::error::Result;
-use crate::flow::{ChangedBlock, Verdict};
+use crate::flow::{ChangedBlock, Content, Verdict};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 use crate::hint::block_set::BlockSet;
@@ -45,7 +45,7 @@ impl<'a> Comparer<'a> {
         buffer: PooledBuffer,
     ) -> Result<Verdict> {
         let Some(parent) = self.parent else {
-            return Ok(Verdict::Changed(whole(BlockDigest::UNKNOWN, grains, buffer)));
+            return Ok(whole(BlockDigest::UNKNOWN, grains, buffer));
         };
         let old = parent.entry(index)?.map_or(BlockDigest::UNKNOWN, |entry| entry.digest);
         let same_len = parent.header().geometry.block_len(index) == self.geometry.block_len(index);
@@ -55,20 +55,21 @@ impl<'a> Comparer<'a> {
         }
         let comparable = same_len && old != BlockDigest::UNKNOWN && !damaged;
         let run = if comparable { parent.run(index, &old)? } else { None };
-        Ok(Verdict::Changed(match run {
+        Ok(match run {
             Some(run) => differing(old, &run, grains, buffer),
             None => whole(old, grains, buffer),
-        }))
+        })
     }
 }
 
-fn whole(old: BlockDigest, grains: Vec<GrainDigest>, buffer: PooledBuffer) -> ChangedBlock {
+fn whole(old: BlockDigest, grains: Vec<GrainDigest>, buffer: PooledBuffer) -> Verdict {
     let count = u32::try_from(grains.len()).unwrap_or(u32::MAX);
     let (mut stored, mut zero) = (GrainSet::empty(count), GrainSet::empty(count));
     for (grain, digest) in (0..count).zip(&grains) {
         if *digest == GrainDigest::ZERO { zero.insert(grain) } else { stored.insert(grain) }
     }
-    ChangedBlock { old, whole: true, stored, zero, grains, buffer: Arc::new(buffer) }
+    let content = Content::Read { buffer: Arc::new(buffer), grains };
+    Verdict::Changed(Box::new(ChangedBlock { old, whole: true, stored, zero, content }))
 }
 
 fn differing(
@@ -76,7 +77,7 @@ fn differing(
     run: &[GrainDigest],
     grains: Vec<GrainDigest>,
     buffer: PooledBuffer,
-) -> ChangedBlock {
+) -> Verdict {
     let count = u32::try_from(grains.len()).unwrap_or(u32::MAX);
     let (mut stored, mut zero) = (GrainSet::empty(count), GrainSet::empty(count));
     for (grain, digest) in (0..count).zip(&grains) {
@@ -88,5 +89,6 @@ fn differing(
     if stored.is_empty() && zero.is_empty() {
         return whole(old, grains, buffer);
     }
-    ChangedBlock { old, whole: false, stored, zero, grains, buffer: Arc::new(buffer) }
+    let content = Content::Read { buffer: Arc::new(buffer), grains };
+    Verdict::Changed(Box::new(ChangedBlock { old, whole: false, stored, zero, content }))
 }

@@ -1,6 +1,6 @@
 //! The encoding stage: changed blocks become raw frames and index entries; raw frames become compressed ones.
 //!
-//! The [`Gatherer`] runs in block order and lays changed grains end to end, across blocks, so that a few grains of each
+//! A [`Gatherer`] runs in block order and lays changed grains end to end, across blocks, so that a few grains of each
 //! of many blocks still compress as one frame; long runs of neighbours are compressed where they were read to, without a
 //! copy, which holds their buffer until then. The [`Encoder`] runs on any number of threads.
 
@@ -9,12 +9,13 @@ use std::sync::Arc;
 use crossbeam::channel::Receiver;
 
 use crate::delta::compression::Compressor;
-use crate::digest::BlockDigest;
+use crate::digest::{BlockDigest, GrainDigest};
 use crate::error::Result;
-use crate::flow::{ChangedBlock, EncodedFrame, RawBytes, RawFrame};
+use crate::flow::{ChangedBlock, Content, EncodedFrame, RawBytes, RawFrame};
 use crate::format::index::{GrainsEntry, IndexEntry, Piece};
 use crate::format::repository_config::Compression;
 use crate::geometry::{BlockIndex, Geometry, to_usize};
+use crate::sys::buffer_pool::PooledBuffer;
 
 /// A frame is closed when it holds this many raw bytes.
 pub const FRAME_RAW_TARGET: usize = 1 << 20;
@@ -31,50 +32,48 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// For blocks of this geometry.
+    /// For blocks of this geometry; the first frame gets this number.
     #[must_use]
-    pub fn new(geometry: Geometry, spare: Receiver<Vec<u8>>) -> Self {
-        Self { geometry, number: 0, open: Vec::new(), closed: Vec::new(), spare }
+    pub fn new(geometry: Geometry, number: u64, spare: Receiver<Vec<u8>>) -> Self {
+        Self { geometry, number, open: Vec::new(), closed: Vec::new(), spare }
     }
 
-    /// The frames before this number were written by somebody else.
-    pub fn start_at(&mut self, number: u64) {
-        self.number = number;
+    /// Takes what a changed block has to be stored out of it.
+    pub fn add(&mut self, index: BlockIndex, new: BlockDigest, block: &mut ChangedBlock) {
+        let Content::Read { buffer, grains } = &block.content else { return };
+        let entry = if new != BlockDigest::ZERO {
+            IndexEntry::Grains(self.add_grains(index, new, block, buffer, grains))
+        } else if block.whole && block.old == BlockDigest::UNKNOWN {
+            IndexEntry::ZeroRange { first: index, count: 1 }
+        } else {
+            IndexEntry::Zero { index, len: self.geometry.block_len(index), old: block.old }
+        };
+        block.content = Content::Gathered(entry);
     }
 
-    /// Takes a changed block; its entry names frames by number.
-    pub fn add(&mut self, index: BlockIndex, new: BlockDigest, block: &ChangedBlock) -> IndexEntry {
+    fn add_grains(
+        &mut self,
+        index: BlockIndex,
+        new: BlockDigest,
+        block: &ChangedBlock,
+        buffer: &Arc<PooledBuffer>,
+        grains: &[GrainDigest],
+    ) -> GrainsEntry {
         let len = self.geometry.block_len(index);
-        if new == BlockDigest::ZERO && !(block.whole && block.old == BlockDigest::UNKNOWN) {
-            return IndexEntry::Zero { index, len, old: block.old };
-        }
-        if new == BlockDigest::ZERO {
-            return IndexEntry::ZeroRange { first: index, count: 1 };
-        }
         let mut pieces: Vec<Piece> = Vec::new();
         for (first, count) in block.stored.runs() {
-            let lent = self.lend(first, count, len, block, &mut pieces);
+            let lent = self.lend(first, count, len, buffer, &mut pieces);
             for grain in first + lent..first + count {
-                let (frame, raw_offset) = self.place(&block.buffer[self.geometry.grain_range(grain, len)]);
+                let (frame, raw_offset) = self.place(&buffer[self.geometry.grain_range(grain, len)]);
                 match pieces.last_mut() {
                     Some(piece) if piece.frame == frame => piece.grains += 1,
                     _ => pieces.push(Piece { frame, raw_offset, grains: 1 }),
                 }
             }
         }
-        let digests = block.stored.iter().map(|grain| block.grains[to_usize(u64::from(grain))]).collect();
+        let digests = block.stored.iter().map(|grain| grains[to_usize(u64::from(grain))]).collect();
         let (stored, zero) = (block.stored.clone(), block.zero.clone());
-        IndexEntry::Grains(GrainsEntry {
-            index,
-            len,
-            whole: block.whole,
-            old: block.old,
-            new,
-            stored,
-            zero,
-            pieces,
-            digests,
-        })
+        GrainsEntry { index, len, whole: block.whole, old: block.old, new, stored, zero, pieces, digests }
     }
 
     /// Makes frames of a run's beginning, as far as it fills them, without copying it; returns how many grains those are.
@@ -83,7 +82,7 @@ impl Gatherer {
         first: u32,
         count: u32,
         len: u32,
-        block: &ChangedBlock,
+        buffer: &Arc<PooledBuffer>,
         pieces: &mut Vec<Piece>,
     ) -> u32 {
         let per_frame = u32::try_from(FRAME_RAW_TARGET).unwrap_or(u32::MAX) / self.geometry.grain_size();
@@ -96,7 +95,7 @@ impl Gatherer {
             let grain = first + frame * per_frame;
             let range = self.geometry.grains_range(grain, per_frame, len);
             pieces.push(Piece { frame: self.number, raw_offset: 0, grains: per_frame });
-            self.close(RawBytes::Lent { buffer: Arc::clone(&block.buffer), range });
+            self.close(RawBytes::Lent { buffer: Arc::clone(buffer), range });
         }
         count - count % per_frame
     }
@@ -134,11 +133,10 @@ impl Gatherer {
         }
     }
 
-    /// The frames that are left.
+    /// The number that the next frame will have.
     #[must_use]
-    pub fn finish(mut self) -> Vec<RawFrame> {
-        self.close_open();
-        self.closed
+    pub fn number(&self) -> u64 {
+        self.number
     }
 }
 

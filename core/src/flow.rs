@@ -16,13 +16,24 @@ use crate::geometry::BlockIndex;
 use crate::grain_set::GrainSet;
 use crate::sys::buffer_pool::PooledBuffer;
 
-/// What to do next, in volume order.
+/// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planned {
     /// Read this block.
     Read(BlockIndex),
     /// Do not read these.
     Skip(Skipped),
+}
+
+impl Planned {
+    /// The first block it speaks of, and how many.
+    #[must_use]
+    pub fn span(&self) -> (BlockIndex, u64) {
+        match self {
+            Self::Read(index) => (*index, 1),
+            Self::Skip(skipped) => (skipped.first, skipped.count),
+        }
+    }
 }
 
 /// Blocks that are not read, on a hint.
@@ -88,10 +99,10 @@ pub enum Verdict {
     /// Same digest and length as in the parent.
     Unchanged,
     /// Something differs.
-    Changed(ChangedBlock),
+    Changed(Box<ChangedBlock>),
 }
 
-/// What of a block must be stored, and the bytes to store.
+/// What of a block must be stored.
 pub struct ChangedBlock {
     /// The parent's digest of it; unknown when the parent has no such block.
     pub old: BlockDigest,
@@ -101,10 +112,21 @@ pub struct ChangedBlock {
     pub stored: GrainSet,
     /// Grains that are zero now and (unless `whole`) were not before.
     pub zero: GrainSet,
-    /// Digests of all grains of the block.
-    pub grains: Vec<GrainDigest>,
-    /// The block's bytes; shared with the frames that are cut from it.
-    pub buffer: Arc<PooledBuffer>,
+    /// The bytes to store.
+    pub content: Content,
+}
+
+/// Where the bytes of a changed block are.
+pub enum Content {
+    /// Where they were read to.
+    Read {
+        /// All of the block; shared with the frames that are cut from it.
+        buffer: Arc<PooledBuffer>,
+        /// Digests of all its grains.
+        grains: Vec<GrainDigest>,
+    },
+    /// In frames, which this entry names by number.
+    Gathered(IndexEntry),
 }
 
 /// What the collector receives, in any order.
@@ -128,7 +150,7 @@ impl Collected {
 
 /// Changed grains before compression.
 pub struct RawFrame {
-    /// Position among the frames of a delta, from 0.
+    /// Where it belongs among the frames of a delta; see [`DeltaMessage::NoFrames`].
     pub number: u64,
     /// The grains' bytes.
     pub bytes: RawBytes,
@@ -160,7 +182,7 @@ impl Deref for RawBytes {
 
 /// A compressed frame.
 pub struct EncodedFrame {
-    /// Position among the frames of a delta, from 0.
+    /// Where it belongs among the frames of a delta; see [`DeltaMessage::NoFrames`].
     pub number: u64,
     /// How the payload is coded.
     pub codec: Codec,
@@ -170,13 +192,15 @@ pub struct EncodedFrame {
     pub payload: Vec<u8>,
 }
 
-/// What the delta writer receives: frames in any order, entries in block order. An entry's pieces name frames by number;
-/// the writer puts their offsets in.
+/// What the delta writer receives: frames in any order, entries in block order. Frames are numbered from 0 and written in
+/// the order of their numbers. An entry's pieces name frames by number; the writer puts their offsets in.
 pub enum DeltaMessage {
     /// A frame.
     Frame(EncodedFrame),
     /// An index entry.
     Entry(IndexEntry),
+    /// No frame has one of these numbers; told in order.
+    NoFrames(Range<u64>),
     /// Entries of all blocks before this one that have any have been sent.
     Passed(BlockIndex),
 }

@@ -1,9 +1,11 @@
 //! Writes a delta front to back: frames in number order, index entries in block order, segments between, trailer last.
 //!
 //! Frames arrive in any order (several threads compress); they are held until their turn. An entry is held until the
-//! last frame it points to is written. What is held is bounded by what the compressing threads have in flight.
+//! last frame it points to is written. What is held is bounded by what the compressing threads have in flight, and by how
+//! far whoever numbers the frames lets them come before their turn.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use crate::digest::RootDigest;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,7 +45,7 @@ pub struct Written {
 pub enum References {
     /// To the last frame of the entry before it, and to later ones.
     Forward,
-    /// To any; the offsets of all frames are kept, 8 bytes for each MiB of data.
+    /// To any; the offsets of all frames are kept, 16 bytes for each MiB of data.
     Any,
 }
 
@@ -52,11 +54,16 @@ pub struct DeltaWriter {
     out: Box<dyn ObjectWriter>,
     offset: u64,
     hasher: blake3::Hasher,
+    /// The frames before this number are written.
+    next_frame: u64,
+    frames: u64,
     waiting_frames: BTreeMap<u64, EncodedFrame>,
+    waiting_bytes: u64,
+    /// Numbers that no frame has.
+    gaps: VecDeque<Range<u64>>,
     waiting_entries: VecDeque<IndexEntry>,
-    /// Offsets of written frames from number `first_offset` on, as long as an entry may point to them.
-    offsets: VecDeque<u64>,
-    first_offset: u64,
+    /// Numbers and offsets of written frames, as long as an entry may point to them.
+    offsets: VecDeque<(u64, u64)>,
     references: References,
     segment: Vec<u8>,
     line: Option<SegmentLine>,
@@ -98,10 +105,13 @@ impl DeltaWriter {
             out,
             offset: 0,
             hasher: blake3::Hasher::new(),
+            next_frame: 0,
+            frames: 0,
             waiting_frames: BTreeMap::new(),
+            waiting_bytes: 0,
+            gaps: VecDeque::new(),
             waiting_entries: VecDeque::new(),
             offsets: VecDeque::new(),
-            first_offset: 0,
             references,
             segment: Vec::new(),
             line: None,
@@ -129,23 +139,27 @@ impl DeltaWriter {
         Ok(())
     }
 
-    fn frames_written(&self) -> u64 {
-        self.first_offset + self.offsets.len() as u64
+    /// Bytes of frames that wait for those before them.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
     }
 
     /// Takes a frame or an entry and writes all whose turn has come.
     pub fn accept(&mut self, message: DeltaMessage) -> Result<()> {
         match message {
-            DeltaMessage::Frame(frame) => drop(self.waiting_frames.insert(frame.number, frame)),
+            DeltaMessage::Frame(frame) => {
+                self.waiting_bytes += frame.payload.len() as u64;
+                self.waiting_frames.insert(frame.number, frame);
+            }
+            DeltaMessage::NoFrames(numbers) => self.gaps.push_back(numbers),
             DeltaMessage::Entry(entry) => {
                 self.taken += 1;
                 self.waiting_entries.push_back(entry);
             }
             DeltaMessage::Passed(next) => self.passing.push_back((self.taken, next)),
         }
-        while let Some(frame) = self.waiting_frames.remove(&self.frames_written()) {
-            self.put_frame(&frame)?;
-        }
+        self.put_frames()?;
         while let Some(entry) = self.next_ready_entry() {
             self.put_entry(entry)?;
             self.entered += 1;
@@ -176,17 +190,33 @@ impl DeltaWriter {
         Ok(Reached { last, unfinished: Some(kept.name), durable })
     }
 
+    /// Those whose turn has come.
+    fn put_frames(&mut self) -> Result<()> {
+        loop {
+            if let Some(frame) = self.waiting_frames.remove(&self.next_frame) {
+                self.waiting_bytes -= frame.payload.len() as u64;
+                self.put_frame(&frame)?;
+            } else if let Some(numbers) = self.gaps.pop_front_if(|numbers| numbers.start == self.next_frame) {
+                self.next_frame = numbers.end;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
     fn put_frame(&mut self, frame: &EncodedFrame) -> Result<()> {
         let offset = self.offset;
         self.put(&FrameHeader::encode(frame.codec, frame.raw_len, &frame.payload, offset))?;
         self.put(&frame.payload)?;
-        self.offsets.push_back(offset);
+        self.offsets.push_back((frame.number, offset));
+        self.next_frame += 1;
+        self.frames += 1;
         Ok(())
     }
 
     fn next_ready_entry(&mut self) -> Option<IndexEntry> {
         let ready = match self.waiting_entries.front()? {
-            IndexEntry::Grains(entry) => entry.pieces.iter().all(|piece| piece.frame < self.frames_written()),
+            IndexEntry::Grains(entry) => entry.pieces.iter().all(|piece| piece.frame < self.next_frame),
             IndexEntry::Zero { .. } | IndexEntry::ZeroRange { .. } => true,
         };
         if ready { self.waiting_entries.pop_front() } else { None }
@@ -194,17 +224,15 @@ impl DeltaWriter {
 
     fn put_entry(&mut self, mut entry: IndexEntry) -> Result<()> {
         if let IndexEntry::Grains(grains) = &mut entry {
-            while self.references == References::Forward
-                && grains.pieces.first().is_some_and(|piece| piece.frame > self.first_offset)
-            {
-                self.offsets.pop_front();
-                self.first_offset += 1;
+            if let (References::Forward, Some(first)) = (self.references, grains.pieces.first()) {
+                let first = first.frame;
+                while self.offsets.pop_front_if(|(number, _)| *number < first).is_some() {}
             }
             for piece in &mut grains.pieces {
-                let position = usize::try_from(piece.frame - self.first_offset).ok();
+                let position = self.offsets.binary_search_by_key(&piece.frame, |(number, _)| *number).ok();
                 let offset = position.and_then(|position| self.offsets.get(position));
                 piece.frame =
-                    *offset.ok_or_else(|| Error::new(ErrorKind::Io, "an entry points to a lost frame"))?;
+                    offset.ok_or_else(|| Error::new(ErrorKind::Io, "an entry points to a lost frame"))?.1;
             }
         }
         let before = self.segment.len();
@@ -245,7 +273,7 @@ impl DeltaWriter {
         let trailer = DeltaTrailer {
             table_offset,
             segments: self.lines.len() as u64,
-            frames: self.frames_written(),
+            frames: self.frames,
             blocks_changed: counts.blocks,
             grains_changed: counts.grains,
             bytes_changed: counts.bytes,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{ChangedRange, RangeKind, RangeMerger};
-use crate::error::Result;
-use crate::flow::ChangedBlock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{ChangedBlock, Content};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 use crate::sys::buffer_pool::PooledBuffer;
@@ -123,11 +123,17 @@ impl<'a> Teller<'a> {
         match self {
             Self::Ranges(merger) => merger.push_grains(geometry, index, &block.stored, zero),
             Self::Changes { on_changes, out } => {
-                let lent = lend(block, out);
+                let Content::Read { buffer, .. } = &block.content else {
+                    return Err(Error::new(
+                        ErrorKind::Io,
+                        "a block's bytes are told of and stored by one pass",
+                    ));
+                };
+                let lent = if block.stored.is_empty() { None } else { lend(buffer, out) };
                 let start = geometry.block_offset(index);
                 let mut changes = Vec::new();
                 let mut add = |range: ChangedRange| {
-                    changes.push(change(range, start, &block.buffer, lent.as_ref()));
+                    changes.push(change(range, start, buffer, lent.as_ref()));
                     Ok(())
                 };
                 let mut merger = RangeMerger::new(&mut add);
@@ -147,12 +153,12 @@ impl<'a> Teller<'a> {
 }
 
 /// The block's buffer, unless too many are out.
-fn lend(block: &ChangedBlock, out: &Arc<AtomicUsize>) -> Option<Arc<Lent>> {
-    if out.load(Ordering::Relaxed) >= LENT_MAX || block.stored.is_empty() {
+fn lend(buffer: &Arc<PooledBuffer>, out: &Arc<AtomicUsize>) -> Option<Arc<Lent>> {
+    if out.load(Ordering::Relaxed) >= LENT_MAX {
         return None;
     }
     out.fetch_add(1, Ordering::Relaxed);
-    Some(Arc::new(Lent { buffer: Arc::clone(&block.buffer), out: Arc::clone(out) }))
+    Some(Arc::new(Lent { buffer: Arc::clone(buffer), out: Arc::clone(out) }))
 }
 
 fn change(range: ChangedRange, block_start: u64, buffer: &PooledBuffer, lent: Option<&Arc<Lent>>) -> Change {

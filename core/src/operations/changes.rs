@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, SendError, Sender, bounded};
 
 use super::change::{Change, Tell};
-use super::collector::stopped;
+use super::failure::stopped;
 use super::scan::{Findings, ScanOptions, ScanReport, scan_telling};
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind, Result};

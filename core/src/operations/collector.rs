@@ -1,54 +1,19 @@
-//! The collector: puts blocks back in volume order and builds from them the root, the table pages, the counts, the list
+//! The collector: takes blocks in volume order and builds from them the root, the table pages, the counts, the list
 //! of changed ranges and the delta's entries.
 
-use std::collections::BTreeMap;
-
-use crossbeam::channel::Sender;
-
 use super::change::Teller;
+use super::delta_feed::DeltaFeed;
 use super::zero_range::ZeroRange;
 use crate::backup_id::{Sequence, Statistics};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootDigest, is_zero};
-use crate::encoder::Gatherer;
-use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{ChangedBlock, Collected, Compared, DeltaMessage, RawFrame, Skip, Skipped, Verdict};
+use crate::error::Result;
+use crate::flow::{ChangedBlock, Collected, Compared, Content, Skip, Skipped, Verdict};
 use crate::format::index::IndexEntry;
 use crate::format::manifest::{ENTRY_LEN, PAGE_LEN, TableEntry};
 use crate::geometry::{BlockIndex, Geometry};
 use crate::manifest::stored::PageSpool;
 use crate::manifest::working::WorkingManifest;
 use crate::progress::Progress;
-
-/// Puts what arrives in any order into volume order.
-#[derive(Default)]
-pub struct Reorder {
-    waiting: BTreeMap<BlockIndex, Collected>,
-    next: BlockIndex,
-}
-
-impl Reorder {
-    /// Takes one; returns nothing yet.
-    pub fn put(&mut self, item: Collected) {
-        self.waiting.insert(item.span().0, item);
-    }
-
-    /// The next in order, if it is there.
-    pub fn take(&mut self) -> Option<Collected> {
-        let item = self.waiting.remove(&self.next)?;
-        self.next += item.span().1;
-        Some(item)
-    }
-
-    /// The blocks before this one have been passed by somebody else.
-    pub fn start_at(&mut self, next: BlockIndex) {
-        self.next = next;
-    }
-
-    /// The block that is waited for.
-    pub fn next(&self) -> BlockIndex {
-        self.next
-    }
-}
 
 /// Builds the new block table page by page, beside the parent's.
 pub struct TableBuilder<'a> {
@@ -180,74 +145,6 @@ impl<'a> TableBuilder<'a> {
     }
 }
 
-/// Entries that may wait for an open frame. Without a limit, millions of blocks that became zero would wait in memory
-/// behind one grain.
-const ENTRIES_WAITING_MAX: usize = 4096;
-
-/// Where the delta's frames and entries go.
-pub struct DeltaFeed {
-    gatherer: Gatherer,
-    frames: Sender<RawFrame>,
-    entries: Sender<DeltaMessage>,
-    waiting: usize,
-}
-
-impl DeltaFeed {
-    pub fn new(gatherer: Gatherer, frames: Sender<RawFrame>, entries: Sender<DeltaMessage>) -> Self {
-        Self { gatherer, frames, entries, waiting: 0 }
-    }
-
-    /// Passes on what somebody else has made.
-    pub(super) fn send(&self, message: DeltaMessage) -> Result<()> {
-        self.entries.send(message).map_err(|_| stopped())
-    }
-
-    /// The frames before this number are somebody else's.
-    pub(super) fn start_at(&mut self, number: u64) {
-        self.gatherer.start_at(number);
-    }
-
-    /// All before block `next` has been told: nothing of it may wait for an open frame.
-    pub(super) fn mark(&mut self, next: BlockIndex) -> Result<()> {
-        self.gatherer.close_open();
-        self.send_full()?;
-        self.send(DeltaMessage::Passed(next))
-    }
-
-    fn entry(&mut self, entry: IndexEntry) -> Result<()> {
-        self.entries.send(DeltaMessage::Entry(entry)).map_err(|_| stopped())?;
-        self.waiting += 1;
-        if self.waiting >= ENTRIES_WAITING_MAX {
-            self.waiting = 0;
-            self.gatherer.close_open();
-            self.send_full()?;
-        }
-        Ok(())
-    }
-
-    fn send_full(&mut self) -> Result<()> {
-        self.gatherer.take_full().try_for_each(|frame| self.frames.send(frame).map_err(|_| stopped()))
-    }
-
-    fn block(&mut self, index: BlockIndex, digest: BlockDigest, block: &ChangedBlock) -> Result<IndexEntry> {
-        let entry = self.gatherer.add(index, digest, block);
-        self.send_full()?;
-        Ok(entry)
-    }
-
-    fn finish(self) -> Result<()> {
-        self.gatherer
-            .finish()
-            .into_iter()
-            .try_for_each(|frame| self.frames.send(frame).map_err(|_| stopped()))
-    }
-}
-
-/// A later stage has ended; its own error says why.
-pub fn stopped() -> Error {
-    Error::new(ErrorKind::Cancelled, "another stage has stopped")
-}
-
 /// What the collector has found out.
 pub struct Collection {
     pub root: RootDigest,
@@ -312,8 +209,17 @@ impl<'a> Collector<'a> {
             Collected::Skip(Skipped { why: Skip::Carried, .. }) => self.take_carried(first, count)?,
             Collected::Block(block) => self.take_block(block, by_chance)?,
         }
+        self.delta.as_mut().map_or(Ok(()), |delta| delta.passed(first, count))
+    }
+
+    /// An item whose turn has come in its section: what is to be stored of it goes on its way.
+    pub fn gather(&mut self, item: &mut Collected) -> Result<()> {
+        let (first, count) = item.span();
         self.progress.add_done(self.geometry.span_len(first, count));
-        Ok(())
+        match (item, &mut self.delta) {
+            (Collected::Block(block), Some(delta)) => delta.gather(block),
+            _ => Ok(()),
+        }
     }
 
     fn tell(&mut self, first: BlockIndex, count: u64, digest: BlockDigest) -> Result<()> {
@@ -366,7 +272,7 @@ impl<'a> Collector<'a> {
     }
 
     fn entry(&mut self, entry: Option<IndexEntry>) -> Result<()> {
-        match (entry, &mut self.delta) {
+        match (entry, &self.delta) {
             (Some(entry), Some(delta)) => delta.entry(entry),
             _ => Ok(()),
         }
@@ -391,11 +297,8 @@ impl<'a> Collector<'a> {
             self.count(block.index, &changed)?;
         }
         self.flush_zero_range()?;
-        if let Some(delta) = &mut self.delta {
-            let entry = delta.block(block.index, block.digest, &changed)?;
-            delta.entry(entry)?;
-        }
-        Ok(())
+        let Content::Gathered(entry) = changed.content else { return Ok(()) };
+        self.entry(Some(entry))
     }
 
     fn count(&mut self, index: BlockIndex, changed: &ChangedBlock) -> Result<()> {
@@ -420,9 +323,6 @@ impl<'a> Collector<'a> {
     pub fn finish(mut self) -> Result<Collection> {
         self.flush_zero_range()?;
         self.teller.finish()?;
-        if let Some(delta) = self.delta {
-            delta.finish()?;
-        }
         let (spool, oldest_read) = self.table.finish()?;
         let (statistics, healed) = (self.statistics, self.healed);
         Ok(Collection { root: self.root.finish()?, spool, oldest_read, statistics, healed })

@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::ChangedRange;
 use super::change::Tell;
+use super::delta_pipe::DeltaOutput;
 use super::gentleness::Gentleness;
 use super::hinting::{BaselineState, HintChoice, Hinting, Situation};
 use super::plan::Skipping;
 use super::taking_over::Extras;
-use super::tracking::{DEFAULT_QUEUE_DEPTH, DeltaOutput, Tracked, Tracking};
+use super::tracking::{DEFAULT_QUEUE_DEPTH, Tracked, Tracking};
 use crate::backup_id::{HintReport, Statistics, VolumeIdentity};
 use crate::cancel::CancelToken;
 use crate::digest::{DigestKind, RootDigest};

@@ -83,8 +83,15 @@ impl Due {
 }
 
 impl Collector<'_> {
-    /// Takes over what an interrupted run has passed.
-    pub fn take_over(&mut self, taken: &TakenOver<'_>) -> Result<()> {
+    /// Begins where an interrupted run was, if there is one to go on from.
+    pub fn begin(&mut self, taken: Option<&TakenOver<'_>>) -> Result<()> {
+        let frames = taken.map_or(Ok(0), |taken| self.take_over(taken))?;
+        let next = taken.map_or(0, |taken| taken.next);
+        self.delta.as_ref().map_or(Ok(()), |delta| delta.begin(next, frames))
+    }
+
+    /// Takes over what it has passed; returns how many frames that are.
+    fn take_over(&mut self, taken: &TakenOver<'_>) -> Result<u64> {
         let mut next = 0;
         let frames = taken.prefix.walk(|message| {
             if let DeltaMessage::Entry(entry) = &message {
@@ -100,10 +107,7 @@ impl Collector<'_> {
             return Err(Error::damaged("the unfinished delta has come further than its note says"));
         }
         self.inherit(next, taken.next, taken.read_all)?;
-        if let Some(delta) = &mut self.delta {
-            delta.start_at(frames);
-        }
-        Ok(())
+        Ok(frames)
     }
 
     fn send(&self, message: DeltaMessage) -> Result<()> {

@@ -8,25 +8,25 @@
 //! ```
 //! The first error of any stage ends all; what was begun is dropped, and nothing was committed.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::change::{Tell, Teller};
-use super::collector::{Collection, Collector, DeltaFeed, OnDigest, Reorder, TableBuilder, stopped};
+use super::collector::{Collection, Collector, OnDigest, TableBuilder};
+use super::delta_pipe::{DeltaOutput, DeltaPipe};
+use super::failure::{Failure, stopped};
+use super::order::{ReadOrder, Reorder};
 use super::plan::{Plan, Sample, Samples, Skipping};
-use super::taking_over::{Checkpoints, Due, Extras};
+use super::taking_over::{Due, Extras};
 use crate::backup_id::{Sequence, Statistics};
 use crate::cancel::CancelToken;
 use crate::comparer::Comparer;
-use crate::delta::writer::{ChangeCounts, DeltaWriter, References, Written};
+use crate::delta::writer::{ChangeCounts, Written};
 use crate::digest::{BlockDigest, DigestKind, RootDigest};
-use crate::encoder::{Encoder, Gatherer};
-use crate::error::{Error, Result};
-use crate::flow::{Collected, Compared, DeltaMessage, RawBytes, RawFrame, Read, Skip, Skipped, Verdict};
-use crate::format::delta::DeltaHeader;
-use crate::format::repository_config::Compression;
+use crate::error::Result;
+use crate::flow::{Collected, Compared, Read, Skip, Skipped, Verdict};
 use crate::geometry::{Geometry, to_usize};
 use crate::hasher::Hasher;
 use crate::manifest::stored::PageSpool;
@@ -34,7 +34,6 @@ use crate::manifest::working::WorkingManifest;
 use crate::progress::Progress;
 use crate::reader::{BlockReader, Method, ReadJob, Window};
 use crate::source::Source;
-use crate::storage::ObjectWriter;
 use crate::storage::throttled::ThrottledWriter;
 use crate::sys::buffer_pool::BufferPool;
 use crate::sys::host;
@@ -75,13 +74,6 @@ pub struct Tracking<'a> {
     pub extras: Extras<'a>,
 }
 
-/// A delta to be written along.
-pub struct DeltaOutput {
-    pub out: Box<dyn ObjectWriter>,
-    pub header: DeltaHeader,
-    pub compression: Compression,
-}
-
 /// What a pass found out.
 pub struct Tracked {
     pub root: RootDigest,
@@ -103,38 +95,6 @@ pub fn has_holes(source: &dyn Source) -> Result<bool> {
     Ok(source.knows_holes() && source.size() > 0 && source.next_data(0)? != Some(0..source.size()))
 }
 
-/// A stage that panics stops the others too, instead of leaving them waiting for its messages.
-struct StopOnPanic<'a>(&'a CancelToken);
-
-impl Drop for StopOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.cancel();
-        }
-    }
-}
-
-/// The first error of any stage, and the token that stops the others.
-#[derive(Default)]
-pub struct Failure {
-    first: Mutex<Option<Error>>,
-    pub stop: CancelToken,
-}
-
-impl Failure {
-    pub fn guard(&self, stage: impl FnOnce() -> Result<()>) {
-        let _unwinding = StopOnPanic(&self.stop);
-        if let Err(error) = stage() {
-            self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            self.stop.cancel();
-        }
-    }
-
-    pub fn into_result(self) -> Result<()> {
-        self.first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-    }
-}
-
 impl Tracking<'_> {
     /// Runs the pass.
     pub fn run(self) -> Result<Tracked> {
@@ -151,13 +111,17 @@ impl Tracking<'_> {
         tracing::debug!(?method, buffers = pool.count(), hashers, "reading");
 
         let (failure, window, samples) = (Failure::default(), Window::default(), Samples::default());
+        let waiting = AtomicU64::new(0);
         let plan = Plan::new(self.source, self.geometry, self.parent, self.skipping, samples.clone())
             .start_at(self.extras.first_block());
+        // A full backup stores nearly all that it reads: there is nothing to be balanced.
+        let ahead = (self.delta.is_some() && self.parent.is_some()).then_some(&waiting);
+        let plan = ReadOrder::new(plan, self.geometry, ahead, Instant::now());
         window.advance(self.extras.first_block());
         let comparer = Comparer::new(self.parent, self.geometry).heal(self.extras.damaged);
         let writer = self.delta.map(|output| {
             let out = Box::new(ThrottledWriter::new(output.out, self.throttle.clone(), failure.stop.clone()));
-            DeltaPipe::open(DeltaOutput { out, ..output }, self.geometry)
+            DeltaPipe::open(DeltaOutput { out, ..output }, self.geometry, hashers)
         });
         let writer = writer.transpose()?;
         let (mut collection, mut lie, mut delta) = (None, None, None);
@@ -166,7 +130,8 @@ impl Tracking<'_> {
         std::thread::scope(|scope| {
             let (read_to, read_from) = bounded(pool.count());
             let (collected_to, collected_from) = bounded(64);
-            let (failure, window, pool, geometry) = (&failure, &window, &pool, self.geometry);
+            let (failure, window, pool, waiting) = (&failure, &window, &pool, &waiting);
+            let geometry = self.geometry;
             let (source, throttle) = (self.source, self.throttle);
             scope.spawn(move || {
                 let job = ReadJob {
@@ -195,7 +160,7 @@ impl Tracking<'_> {
             drop((read_from, collected_to));
             let (feed, written) = match writer {
                 Some(pipe) => {
-                    pipe.start(scope, failure, hashers, self.progress, throttle, self.extras.checkpoints)
+                    pipe.start(scope, failure, self.progress, throttle, self.extras.checkpoints, waiting)
                 }
                 None => (None, None),
             };
@@ -205,9 +170,7 @@ impl Tracking<'_> {
                 let teller = Teller::new(self.tell);
                 let mut collector = Collector::new(geometry, self.digest, table, teller, feed, self.progress);
                 collector.on_digest = self.on_digest;
-                if let Some(taken) = &self.extras.taken_over {
-                    collector.take_over(taken)?;
-                }
+                collector.begin(self.extras.taken_over.as_ref())?;
                 lie = collect(&collected_from, &mut collector, window, &samples, self.cancel, self.extras)?;
                 collection = Some(collector.finish()?);
                 Ok(())
@@ -303,8 +266,7 @@ fn collect(
     cancel: &CancelToken,
     extras: Extras<'_>,
 ) -> Result<Option<u64>> {
-    let mut order = Reorder::default();
-    order.start_at(extras.first_block());
+    let mut order = Reorder::new(collector.geometry, extras.first_block());
     let (mut lie, mut due) = (None, Due::new());
     loop {
         let cancelled = cancel.check();
@@ -315,7 +277,7 @@ fn collect(
         }
         cancelled?;
         match from.recv_timeout(PATIENCE) {
-            Ok(item) => order.put(item),
+            Ok(item) => order.put(item, |item| collector.gather(item))?,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -350,83 +312,4 @@ fn contradicts(block: &Compared, sample: Sample) -> bool {
             matches!(block.verdict, Verdict::Changed(_)) && !block.is_healed()
         }
     }
-}
-
-/// The delta's side of the pass.
-struct DeltaPipe {
-    writer: DeltaWriter,
-    geometry: Geometry,
-    compression: Compression,
-}
-
-type WriterThread<'scope> = std::thread::ScopedJoinHandle<'scope, Option<DeltaWriter>>;
-
-impl DeltaPipe {
-    fn open(output: DeltaOutput, geometry: Geometry) -> Result<Self> {
-        let writer = DeltaWriter::begin(output.out, &output.header, References::Forward)?;
-        Ok(Self { writer, geometry, compression: output.compression })
-    }
-
-    fn start<'scope, 'env>(
-        self,
-        scope: &'scope std::thread::Scope<'scope, 'env>,
-        failure: &'env Failure,
-        encoders: usize,
-        progress: &'env Progress,
-        throttle: &'env Throttle,
-        checkpoints: Option<&'env dyn Checkpoints>,
-    ) -> (Option<DeltaFeed>, Option<WriterThread<'scope>>) {
-        let (frames, raw) = bounded::<RawFrame>(encoders);
-        let (entries, messages) = bounded::<DeltaMessage>(64);
-        let (used, spare) = bounded::<Vec<u8>>(encoders + 1);
-        for _ in 0..encoders {
-            let (raw, encoded, used, compression) =
-                (raw.clone(), entries.clone(), used.clone(), self.compression);
-            scope.spawn(move || {
-                throttle.enter_thread();
-                failure.guard(|| {
-                    let mut encoder = Encoder::new(compression)?;
-                    for frame in &raw {
-                        if encoded.send(DeltaMessage::Frame(encoder.encode(&frame)?)).is_err() {
-                            break;
-                        }
-                        if let RawBytes::Gathered(bytes) = frame.bytes {
-                            let _ = used.try_send(bytes);
-                        }
-                    }
-                    Ok(())
-                });
-            });
-        }
-        let mut writer = self.writer;
-        let written = scope.spawn(move || {
-            let mut whole = None;
-            throttle.enter_thread();
-            failure.guard(|| {
-                write_messages(&mut writer, &messages, progress, checkpoints)?;
-                whole = Some(writer);
-                Ok(())
-            });
-            whole
-        });
-        (Some(DeltaFeed::new(Gatherer::new(self.geometry, spare), frames, entries)), Some(written))
-    }
-}
-
-/// The delta writer's thread: until nobody sends any more.
-pub fn write_messages(
-    writer: &mut DeltaWriter,
-    messages: &Receiver<DeltaMessage>,
-    progress: &Progress,
-    checkpoints: Option<&dyn Checkpoints>,
-) -> Result<()> {
-    for message in messages {
-        let before = writer.written();
-        writer.accept(message)?;
-        progress.add_stored(writer.written() - before);
-        if let Some(checkpoints) = checkpoints.filter(|_| writer.has_passed()) {
-            checkpoints.save(writer.make_durable()?);
-        }
-    }
-    Ok(())
 }

@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 use crate::flow::{DeltaMessage, EncodedFrame, RawBytes, RawFrame};
 use crate::format::delta::DeltaHeader;
 use crate::format::repository_config::Compression;
+use crate::operations::delta_pipe::write_messages;
+use crate::operations::failure::Failure;
 use crate::operations::shared_cache::SharedCache;
-use crate::operations::tracking::{Failure, write_messages};
 use crate::progress::Progress;
 use crate::repository::chain::ChainTable;
 use crate::storage::ObjectWriter;
@@ -72,7 +73,7 @@ impl Pipeline<'_> {
             let (writer, progress) = (&mut writer, self.progress);
             scope.spawn(move || {
                 self.throttle.enter_thread();
-                failure.guard(|| write_messages(writer, &messages, progress, None));
+                failure.guard(|| write_messages(writer, &messages, progress, |_| Ok(())));
             });
             failure.guard(|| {
                 let mut layout = Layout::new(self.deltas, table, below, work_to, messages_to)?;

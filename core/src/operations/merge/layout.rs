@@ -26,7 +26,7 @@ use crate::format::index::{GrainsEntry, IndexEntry, Piece};
 use crate::geometry::{BlockIndex, Geometry, to_usize};
 use crate::grain_set::GrainSet;
 use crate::operations::block_builder::wrong_block;
-use crate::operations::collector::stopped;
+use crate::operations::failure::stopped;
 use crate::operations::zero_range::ZeroRange;
 use crate::progress::Progress;
 use crate::repository::chain::ChainTable;
