@@ -44,6 +44,7 @@ impl Gatherer {
         let entry = if new != BlockDigest::ZERO {
             IndexEntry::Grains(self.add_grains(index, new, block, buffer, grains))
         } else if block.whole && block.old == BlockDigest::UNKNOWN {
+            // The collector joins it with its neighbours.
             IndexEntry::ZeroRange { first: index, count: 1 }
         } else {
             IndexEntry::Zero { index, len: self.geometry.block_len(index), old: block.old }

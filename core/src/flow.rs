@@ -192,8 +192,8 @@ pub struct EncodedFrame {
     pub payload: Vec<u8>,
 }
 
-/// What the delta writer receives: frames in any order, entries in block order. Frames are numbered from 0 and written in
-/// the order of their numbers. An entry's pieces name frames by number; the writer puts their offsets in.
+/// What the delta writer receives: frames in any order, entries in block order. Frames are written in the order of
+/// their numbers, which begin with 0 and may have gaps. An entry's pieces name frames by number; the writer puts their offsets in.
 pub enum DeltaMessage {
     /// A frame.
     Frame(EncodedFrame),

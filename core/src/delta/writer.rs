@@ -1,8 +1,8 @@
 //! Writes a delta front to back: frames in number order, index entries in block order, segments between, trailer last.
 //!
 //! Frames arrive in any order (several threads compress); they are held until their turn. An entry is held until the
-//! last frame it points to is written. What is held is bounded by what the compressing threads have in flight, and by how
-//! far whoever numbers the frames lets them come before their turn.
+//! last frame it points to is written. What is held is bounded by what the compressing threads have in flight, and by whoever
+//! plans the reading, who looks at [`DeltaWriter::waiting_bytes`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -150,7 +150,10 @@ impl DeltaWriter {
         match message {
             DeltaMessage::Frame(frame) => {
                 self.waiting_bytes += frame.payload.len() as u64;
-                self.waiting_frames.insert(frame.number, frame);
+                if frame.number < self.next_frame || self.waiting_frames.insert(frame.number, frame).is_some()
+                {
+                    return Err(Error::new(ErrorKind::Io, "two frames of the delta have one number"));
+                }
             }
             DeltaMessage::NoFrames(numbers) => self.gaps.push_back(numbers),
             DeltaMessage::Entry(entry) => {
@@ -159,17 +162,18 @@ impl DeltaWriter {
             }
             DeltaMessage::Passed(next) => self.passing.push_back((self.taken, next)),
         }
-        self.put_frames()?;
-        while let Some(entry) = self.next_ready_entry() {
-            self.put_entry(entry)?;
-            self.entered += 1;
+        // Marks before entries and entries before frames, one at a time: what is behind a mark must not come before it.
+        loop {
+            if let Some((_, next)) = self.passing.pop_front_if(|(entries, _)| *entries <= self.entered) {
+                self.close_segment()?;
+                self.passed.push_back(Passed { len: self.offset, next });
+            } else if let Some(entry) = self.next_ready_entry() {
+                self.put_entry(entry)?;
+                self.entered += 1;
+            } else if !self.put_next_frame()? {
+                return Ok(());
+            }
         }
-        while self.passing.front().is_some_and(|(entries, _)| *entries <= self.entered) {
-            let Some((_, next)) = self.passing.pop_front() else { break };
-            self.close_segment()?;
-            self.passed.push_back(Passed { len: self.offset, next });
-        }
-        Ok(())
     }
 
     /// Whether it was told since the last time that it was made durable.
@@ -190,18 +194,15 @@ impl DeltaWriter {
         Ok(Reached { last, unfinished: Some(kept.name), durable })
     }
 
-    /// Those whose turn has come.
-    fn put_frames(&mut self) -> Result<()> {
-        loop {
-            if let Some(frame) = self.waiting_frames.remove(&self.next_frame) {
-                self.waiting_bytes -= frame.payload.len() as u64;
-                self.put_frame(&frame)?;
-            } else if let Some(numbers) = self.gaps.pop_front_if(|numbers| numbers.start == self.next_frame) {
-                self.next_frame = numbers.end;
-            } else {
-                return Ok(());
-            }
+    /// False when the next one has not come.
+    fn put_next_frame(&mut self) -> Result<bool> {
+        while let Some(numbers) = self.gaps.pop_front_if(|numbers| numbers.start == self.next_frame) {
+            self.next_frame = numbers.end;
         }
+        let Some(frame) = self.waiting_frames.remove(&self.next_frame) else { return Ok(false) };
+        self.waiting_bytes -= frame.payload.len() as u64;
+        self.put_frame(&frame)?;
+        Ok(true)
     }
 
     fn put_frame(&mut self, frame: &EncodedFrame) -> Result<()> {

@@ -6,7 +6,7 @@ use super::delta_feed::DeltaFeed;
 use super::zero_range::ZeroRange;
 use crate::backup_id::{Sequence, Statistics};
 use crate::digest::{BLOCKS_PER_PAGE, BlockDigest, DigestKind, RootBuilder, RootDigest, is_zero};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{ChangedBlock, Collected, Compared, Content, Skip, Skipped, Verdict};
 use crate::format::index::IndexEntry;
 use crate::format::manifest::{ENTRY_LEN, PAGE_LEN, TableEntry};
@@ -167,7 +167,7 @@ pub struct Collector<'a> {
     teller: Teller<'a>,
     pub delta: Option<DeltaFeed>,
     pub progress: &'a Progress,
-    /// Told every block's digest, in order, holes as one.
+    /// Told every block's digest, in order, holes of a section as one.
     pub on_digest: Option<OnDigest<'a>>,
     pub(super) root: RootBuilder,
     pub(super) has_parent: bool,
@@ -297,8 +297,11 @@ impl<'a> Collector<'a> {
             self.count(block.index, &changed)?;
         }
         self.flush_zero_range()?;
-        let Content::Gathered(entry) = changed.content else { return Ok(()) };
-        self.entry(Some(entry))
+        match changed.content {
+            Content::Gathered(entry) => self.entry(Some(entry)),
+            Content::Read { .. } if self.delta.is_none() => Ok(()),
+            Content::Read { .. } => Err(Error::new(ErrorKind::Io, "a changed block was not stored")),
+        }
     }
 
     fn count(&mut self, index: BlockIndex, changed: &ChangedBlock) -> Result<()> {

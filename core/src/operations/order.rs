@@ -4,9 +4,11 @@
 //! volumes have both. So a volume is cut into sections, and where an incremental delta is written and the device
 //! is fast, four neighbouring sections are read at once.
 //! What changed in a section is laid into frames of its own and compressed as it comes, in the section's order; only the
-//! frames wait until all before them is written. So a delta is the same, byte for byte, in whatever order its volume is read.
+//! frames wait until all before them is written. So a delta has the same frames and entries in the same order, however its
+//! volume is read.
 //!
-//! Trade-off: memory for frames that wait, and a section's last frame may be short. A device that has to seek would lose:
+//! Trade-off: memory for frames that wait, and a section's last frame is short, which costs some compression where blocks
+//! are small and changes sparse. A device that has to seek would lose:
 //! it is slower than the cores, so what is slow is read in order. A block that waits for another one of its section holds a
 //! buffer, which is safe because the other one has got its buffer before.
 
@@ -15,6 +17,7 @@ use std::iter::Peekable;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::digest::BLOCKS_PER_PAGE;
 use crate::error::Result;
 use crate::flow::{Collected, Planned, Skipped};
 use crate::geometry::{BlockIndex, Geometry};
@@ -22,11 +25,14 @@ use crate::geometry::{BlockIndex, Geometry};
 /// Sections that are read at once.
 const AT_ONCE: usize = 4;
 /// Blocks of a section: a fourth of the volume, within these bounds. Four of the longest stay far below what the reader's
-/// window admits, so that no block waits for the window while one before it is not yet planned.
+/// window admits, so that no block waits for the window while one before it is not yet planned; and a long hole still
+/// fills whole pages of the block table.
 const BLOCKS_MIN: u64 = 16;
-const BLOCKS_MAX: u64 = 256;
+const BLOCKS_MAX: u64 = BLOCKS_PER_PAGE;
+/// Bytes of a section, where blocks are large: the entries of blocks that wait for their turn take memory, too.
+const BYTES_MAX: u64 = 1 << 30;
 /// Bytes of frames that may wait for those before them; what is on its way comes on top.
-const WAITING_MAX: u64 = 96 << 20;
+const WAITING_MAX: u64 = 64 << 20;
 /// Bytes a second of a device that does not seek.
 const FAST: u64 = 400 << 20;
 /// The rate is looked at every so many blocks.
@@ -43,7 +49,8 @@ impl Sections {
     /// Of a volume.
     pub fn new(geometry: Geometry) -> Self {
         let volume = geometry.block_count();
-        Self { blocks: volume.div_ceil(AT_ONCE as u64).clamp(BLOCKS_MIN, BLOCKS_MAX), volume }
+        let most = (BYTES_MAX / u64::from(geometry.block_size())).clamp(1, BLOCKS_MAX);
+        Self { blocks: volume.div_ceil(AT_ONCE as u64).clamp(BLOCKS_MIN.min(most), most), volume }
     }
 
     /// The section of a block.
@@ -51,7 +58,8 @@ impl Sections {
         index / self.blocks
     }
 
-    fn start(self, section: u64) -> BlockIndex {
+    /// The first block of a section.
+    pub fn start(self, section: u64) -> BlockIndex {
         section.saturating_mul(self.blocks)
     }
 

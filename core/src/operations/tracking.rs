@@ -257,7 +257,7 @@ fn hash_and_compare(
     Ok(())
 }
 
-/// Feeds the collector in order until all stages before it have ended; stops early when a sample proves the hint wrong.
+/// Feeds the collector in order until all stages before it have ended; tells where a sample has proven the hint wrong.
 fn collect(
     from: &Receiver<Collected>,
     collector: &mut Collector<'_>,

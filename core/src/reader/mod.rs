@@ -112,5 +112,5 @@ impl BlockReader {
     }
 }
 
-/// The plan, in volume order.
+/// The plan, in the order in which it is to be read.
 pub type PlanIter<'a> = Box<dyn Iterator<Item = Result<Planned>> + Send + 'a>;
