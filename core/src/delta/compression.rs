@@ -8,6 +8,11 @@ use crate::format::repository_config::{Codec, Compression};
 /// Shortest match that zstd looks for. Database pages repeat 4-byte pieces (item pointers, small integers): at level 1
 /// this stores a fifth less of a PostgreSQL index than zstd's own choice of 5 to 7, at the same speed.
 const MIN_MATCH: u32 = 4;
+/// Bytes of a block within a zstd frame, 128 KiB by its own choice. Each block has statistics of its own, and neighbouring
+/// pages of a database (tables, indexes, free space) are of different kinds: this stores a twenty-fifth less of a PostgreSQL
+/// volume. Smaller blocks store less still, but cost a quarter of the speed. The parameter is one of zstd's experimental
+/// ones: should it go, frames become larger and stay readable.
+const BLOCK_LEN: u32 = 32 << 10;
 
 /// Compresses frames; holds its context, so one per thread.
 pub struct Compressor {
@@ -26,6 +31,7 @@ impl Compressor {
             Compression::Zstd(level) => {
                 let context = zstd::bulk::Compressor::new(level).and_then(|mut context| {
                     context.set_parameter(CParameter::MinMatch(MIN_MATCH))?;
+                    context.set_parameter(CParameter::MaxBlockSize(BLOCK_LEN))?;
                     Ok(context)
                 });
                 (
