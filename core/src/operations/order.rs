@@ -1,16 +1,15 @@
 //! In which order a pass reads its volume, and how blocks come back into volume order.
 //!
 //! Where little of a volume changed the disk is busy and the cores wait; where much did it is the other way round, and most
-//! volumes have both. So a volume is cut into sections, and where an incremental delta is written and the device
-//! is fast, four neighbouring sections are read at once.
-//! What changed in a section is laid into frames of its own and compressed as it comes, in the section's order; only the
-//! frames wait until all before them is written. So a delta has the same frames and entries in the same order, however its
-//! volume is read.
+//! volumes have both. So a volume is cut into sections, and where an incremental delta is written and the device is fast,
+//! four neighbouring sections are read at once. What changed in a section is laid into frames of its own and compressed as
+//! it comes, in the section's order; only the frames wait until all before them is written. So a delta has the same frames
+//! and entries in the same order, however its volume is read.
 //!
 //! Trade-off: memory for frames that wait, and a section's last frame is short, which costs some compression where blocks
-//! are small and changes sparse. A device that has to seek would lose:
-//! it is slower than the cores, so what is slow is read in order. A block that waits for another one of its section holds a
-//! buffer, which is safe because the other one has got its buffer before.
+//! are small and changes sparse. A device that has to seek loses; it is found by its rate, and is then read in volume order
+//! for longer each time. A block that waits for another one of its section holds a buffer, which is safe because the other
+//! one has got its buffer before.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
@@ -94,7 +93,7 @@ pub struct ReadOrder<'a, P: Iterator<Item = Result<Planned>>> {
 impl<'a, P: Iterator<Item = Result<Planned>>> ReadOrder<'a, P> {
     /// Of a plan in volume order.
     pub fn new(plan: P, geometry: Geometry, waiting: Option<&'a AtomicU64>, now: Instant) -> Self {
-        let rate = Rate { block_size: geometry.block_size(), blocks: 0, since: now, fast: false };
+        let rate = Rate::new(geometry.block_size(), now);
         let sections = Sections::new(geometry);
         Self { plan: plan.peekable(), rest: None, sections, open: VecDeque::new(), turn: 0, rate, waiting }
     }
@@ -156,22 +155,35 @@ impl<P: Iterator<Item = Result<Planned>>> Iterator for ReadOrder<'_, P> {
     }
 }
 
-/// How fast blocks were asked for of late.
+/// How fast blocks were asked for of late, and whether that is fast enough to read several sections at once.
 struct Rate {
     block_size: u32,
     blocks: u32,
     since: Instant,
     fast: bool,
+    /// So many looks until it may be fast again; what that becomes the next time.
+    pause: u32,
+    next_pause: u32,
 }
 
 impl Rate {
+    fn new(block_size: u32, now: Instant) -> Self {
+        Self { block_size, blocks: 0, since: now, fast: false, pause: 0, next_pause: 1 }
+    }
+
     /// Counts a block.
     fn count(&mut self, now: Instant) {
         self.blocks += 1;
         if self.blocks == LOOK {
             let took = now.saturating_duration_since(self.since);
             let bytes = u64::from(self.block_size) * u64::from(LOOK);
-            self.fast = took < Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / FAST);
+            let fast = took < Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / FAST);
+            self.pause = self.pause.saturating_sub(1);
+            if self.fast && !fast {
+                // Perhaps it is slow because it is read in several places: disks that are fast together but have to seek.
+                (self.pause, self.next_pause) = (self.next_pause, self.next_pause.saturating_mul(2));
+            }
+            self.fast = fast && self.pause == 0;
             (self.blocks, self.since) = (0, now);
         }
     }
@@ -283,6 +295,21 @@ mod tests {
             sections.sort_unstable();
             assert_eq!(sections, [0, 1, 2, 3], "{some:?}");
         }
+    }
+
+    #[test]
+    fn disks_that_are_fast_in_volume_order_only_lose_little() {
+        let (blocks, mut now, begun) = (4000, Instant::now(), Instant::now());
+        let waiting = AtomicU64::new(0);
+        let mut order =
+            ReadOrder::new(reads(blocks).into_iter().map(Ok), geometry(blocks), Some(&waiting), now);
+        let mut head = 0;
+        while let Some(Planned::Read(index)) = order.next_at(now).unwrap() {
+            now += if index == head { QUICK } else { 20 * QUICK };
+            head = index + 1;
+        }
+        let sequential = QUICK * u32::try_from(blocks).unwrap();
+        assert!(now - begun < sequential * 2, "{:?} instead of {sequential:?}", now - begun);
     }
 
     /// Blocks to be read, and stretches to be skipped that are up to five sections long.
