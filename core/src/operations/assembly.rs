@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use super::assembled_block::{Done, Job};
 use super::block_builder::{BlockBuilder, wrong_block};
 use super::damage::{MissingRange, Place, Spot, join};
-use super::failure::Failure;
+use super::failure::{Failure, stopped};
 use super::tracking::make_pool;
 use crate::cancel::CancelToken;
 use crate::delta::merged::{BlockPlan, MergedIndex};
@@ -344,7 +344,7 @@ impl Finish<'_> {
 
     fn prove(&mut self, expected: RootDigest, end: BlockIndex) -> Result<()> {
         if self.next != end {
-            return Err(super::failure::stopped());
+            return Err(stopped());
         }
         let Some(root) = self.root.take().filter(|_| self.result.missing.is_empty()) else { return Ok(()) };
         if root.finish()? != expected {
