@@ -20,7 +20,7 @@ use super::observer::Observer;
 use super::schedule::Schedule;
 pub use super::shared::{Priority, RatePoint};
 use super::shared::{Shared, lock};
-use super::state::{NAP_MAX, Reason, State, Turn};
+use super::state::{Alone, NAP_MAX, Reason, State, Turn};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::geometry::to_usize;
@@ -125,7 +125,7 @@ impl Governor {
     /// What was done so far.
     #[must_use]
     pub fn report(&self) -> ThrottleReport {
-        let [latency, limit, write, _] = self.throttle.state().waited;
+        let [latency, limit, write, ..] = self.throttle.state().waited;
         ThrottleReport {
             throttled_s: (latency + limit + write).as_secs_f64(),
             latency_s: latency.as_secs_f64(),
@@ -223,6 +223,15 @@ impl Throttle {
         let mut state = self.state();
         if let Some((wait, reason)) = state.give_way(now, wanted, || self.0.glance.somebody_waits()) {
             return Turn::Wait(wait.min(NAP_MAX), reason);
+        }
+        match state.alone(now) {
+            Alone::NotDue => {}
+            Alone::Wait(wait) => return Turn::Wait(wait, Reason::Alone),
+            Alone::Now => {
+                drop(state);
+                lock(&self.0.observer).look(|| self.state().own);
+                state = self.state();
+            }
         }
         match state.admit(now, wanted) {
             Ok(len) => Turn::Go(len),

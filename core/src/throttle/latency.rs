@@ -53,6 +53,13 @@ pub struct Class {
     pub time: Duration,
 }
 
+impl Class {
+    pub(super) fn add(&mut self, more: Self) {
+        self.requests = self.requests.saturating_add(more.requests);
+        self.time = self.time.saturating_add(more.time);
+    }
+}
+
 /// What others did on one device since the last reading, our own part taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Others {
@@ -67,6 +74,13 @@ pub struct Others {
 }
 
 impl Others {
+    /// The same device's, seen a moment later.
+    pub fn add(&mut self, later: &Self) {
+        let classes = [&mut self.reads, &mut self.writes, &mut self.flushes];
+        classes.into_iter().zip(later.classes()).for_each(|(class, more)| class.add(more));
+        self.waiting = self.waiting.max(later.waiting);
+    }
+
     fn classes(&self) -> [Class; 3] {
         [self.reads, self.writes, self.flushes]
     }

@@ -87,7 +87,8 @@ impl<'a> Listener<'a> {
             (Some(_), None) => {}
             (None, _) => {
                 self.latency = None;
-                lock(&self.shared.state).pace = Pace::FULL;
+                let mut state = lock(&self.shared.state);
+                (state.pace, state.listens_alone) = (Pace::FULL, false);
             }
         }
     }
@@ -133,9 +134,12 @@ impl<'a> Listener<'a> {
             );
             self.shared.warn(text);
         }
+        let listens_alone = observer.hears_more_alone() && !latency.is_blind();
         drop(observer);
         let pace = latency.observe(now, &others);
-        lock(&self.shared.state).pace = pace;
+        let mut state = lock(&self.shared.state);
+        (state.pace, state.listens_alone) = (pace, listens_alone);
+        drop(state);
         tracing::trace!(?pace, ?others, "pace");
     }
 

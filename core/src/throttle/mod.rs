@@ -4,6 +4,7 @@
 //! [`governor::Throttle`] before each request. The pure parts ([`token_bucket`], [`schedule`], [`latency`]) have the
 //! clock and the readings passed in.
 
+mod account;
 pub mod governor;
 pub mod latency;
 pub mod listener;

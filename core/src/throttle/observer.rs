@@ -11,10 +11,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::account::{Account, Credit, OwnFiles};
 use super::latency::{Class, Others};
 use super::to_f64;
 use crate::sys::queue_stats::{Counters, Queue, QueueWatch, queues_under};
-use crate::sys::{files, host};
 
 /// A device that has counted less than a quarter of so many bytes of ours is blind to us.
 const BLIND_AFTER: u64 = 64 << 20;
@@ -23,13 +23,6 @@ const BLIND_AFTER: u64 = 64 << 20;
 /// estimated within the bytes that they certainly moved: without this, one read of a file system's table, beside a hundred
 /// of ours, would pass for eight.
 const REQUEST_MIN: u64 = 4096;
-
-/// What a file system does at most for one sync of ours, besides writing the data: flushes, and bytes of its journal and
-/// tables. ext4, XFS and btrfs do less.
-const FLUSHES_PER_SYNC: u64 = 4;
-const JOURNAL_PER_SYNC: u64 = 256 << 10;
-/// Of so many syncs that is remembered; without a bound, what they did not use would hide others for ever.
-const SYNCS_REMEMBERED: u64 = 8;
 
 /// What we have asked of the source since the start.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +50,7 @@ struct Device {
     first: Counters,
     last: Counters,
     others_bytes: CertainBytes,
+    unsure: Unsure,
     /// Seconds by which we see a request of ours take longer than the device does.
     lag: f64,
     /// There where this run writes to a file system on the device.
@@ -65,34 +59,30 @@ struct Device {
     read_credit: Credit,
 }
 
-/// What this process makes a file system do, and its device has not counted yet.
+/// Reads since it was last certain whether others read: what the device counted, and what we know of ours. Others' requests
+/// may be counted long before their bytes are certain.
 #[derive(Default)]
-struct OwnFiles {
-    writes: Credit,
-    journal: Credit,
-    flushes: u64,
+struct Unsure {
+    all: Class,
+    ours: Class,
+    /// Requests that the device counts for ours: long ones are split on their way.
+    split: u64,
 }
 
-/// What the kernel accounts to this process.
-#[derive(Debug, Clone, Copy)]
-struct Account {
-    read_bytes: u64,
-    write_bytes: u64,
-    syncs: u64,
-}
-
-impl Account {
-    fn now() -> Self {
-        let (read_bytes, write_bytes) = host::storage_bytes();
-        Self { read_bytes, write_bytes, syncs: files::syncs() }
+impl Unsure {
+    fn add(&mut self, all: Class, ours: Class, split: u64) {
+        self.all.add(all);
+        self.ours.add(ours);
+        self.split = self.split.saturating_add(split);
     }
 
-    fn since(self, before: Self) -> Self {
-        Self {
-            read_bytes: self.read_bytes.saturating_sub(before.read_bytes),
-            write_bytes: self.write_bytes.saturating_sub(before.write_bytes),
-            syncs: self.syncs.saturating_sub(before.syncs),
-        }
+    /// Others' part, now that so many bytes of theirs are certain. `lag` is what a request of ours takes longer as seen
+    /// from here than by the device, in seconds.
+    fn others(self, bytes: u64, lag: f64) -> Class {
+        let lag = Duration::try_from_secs_f64(lag.max(0.0) * to_f64(self.ours.requests)).unwrap_or_default();
+        let our_time = self.ours.time.saturating_sub(lag);
+        let requests = self.all.requests.saturating_sub(self.split).clamp(1, (bytes / REQUEST_MIN).max(1));
+        Class { requests, time: self.all.time.saturating_sub(our_time) }
     }
 }
 
@@ -108,6 +98,8 @@ pub struct Observer {
     last_account: Account,
     /// What the process fetched between the last two readings without a stage that tells: it may be on its way still.
     untold: u64,
+    /// What [`Observer::look`] found and [`Observer::read`] has not told yet, device by device.
+    found: Vec<Others>,
 }
 
 /// Bytes of ours that a device may have counted.
@@ -137,6 +129,7 @@ impl Observer {
                 first: now,
                 last: now,
                 others_bytes: CertainBytes::default(),
+                unsure: Unsure::default(),
                 lag: 0.0,
                 own_files: ours.then(OwnFiles::default),
                 read_credit: Credit::default(),
@@ -160,6 +153,7 @@ impl Observer {
             counts_all: false,
             last_own: Own::default(),
             untold: 0,
+            found: Vec::new(),
             cached_reads: false,
             first_account: account,
             last_account: account,
@@ -192,9 +186,29 @@ impl Observer {
         Glance(self.devices.iter().filter_map(glance).collect())
     }
 
-    /// What others did since the last call, device by device. `own` is asked before and after the devices are read, and the
-    /// kernel's account between, so that the bounds hold: what had ended before was counted, what was begun after was not.
+    /// Whether a moment without requests of ours tells more than any other.
+    #[must_use]
+    pub fn hears_more_alone(&self) -> bool {
+        !self.cached_reads && !self.devices.is_empty()
+    }
+
+    /// Looks at once, for the next [`Observer::read`] to tell.
+    pub fn look(&mut self, own: impl Fn() -> Own) {
+        self.found = self.read(own);
+    }
+
+    /// What others did since the last call, device by device.
     pub fn read(&mut self, own: impl Fn() -> Own) -> Vec<Others> {
+        let mut others = std::mem::take(&mut self.found);
+        let seen = self.measure(own);
+        others.resize(seen.len(), Others::default());
+        others.iter_mut().zip(&seen).for_each(|(others, seen)| others.add(seen));
+        others
+    }
+
+    /// `own` is asked before and after the devices are read, and the kernel's account between, so that the bounds hold: what
+    /// had ended before was counted, what was begun after was not.
+    fn measure(&mut self, own: impl Fn() -> Own) -> Vec<Others> {
         let early = own();
         let looks: Vec<_> = self.devices.iter().map(|device| device.look(&early).ok()).collect();
         let account = Account::now();
@@ -279,35 +293,44 @@ impl Device {
         let last = std::mem::replace(&mut self.last, now);
         let all = added([last.reads, now.reads], [last.read_time, now.read_time]);
         let reads = if cached_reads {
-            self.read_credit.0 = self.read_credit.0.saturating_add(fresh.read_bytes);
+            self.read_credit.give(fresh.read_bytes);
             self.read_credit.take_off(all, now.read_bytes.saturating_sub(last.read_bytes)).0
         } else {
             let counted = now.read_bytes.saturating_sub(self.first.read_bytes);
             let others_bytes = self.others_bytes.grow(counted, ours);
-            self.others_reads(all, before, own, others_bytes)
+            self.others_reads(all, before, own, others_bytes, ours.in_flight == 0)
         };
         let (writes, flushes) = self.others_writes(&last, &now, fresh);
         Others { reads, writes, flushes, waiting: if own.in_flight() == 0 { waiting } else { 0 } }
     }
 
-    fn others_reads(&mut self, all: Class, before: &Own, own: &Own, others_bytes: u64) -> Class {
-        let Class { requests, time } = all;
-        let ours = own.done_requests - before.done_requests;
-        let our_time = own.done_time.saturating_sub(before.done_time);
+    fn others_reads(
+        &mut self,
+        all: Class,
+        before: &Own,
+        own: &Own,
+        others_bytes: u64,
+        certain: bool,
+    ) -> Class {
+        let ours = Class {
+            requests: own.done_requests - before.done_requests,
+            time: own.done_time.saturating_sub(before.done_time),
+        };
+        let split = match self.queue.max_request_len {
+            0 => ours.requests,
+            len => (own.done_bytes - before.done_bytes).div_ceil(len).max(ours.requests),
+        };
+        self.unsure.add(all, ours, split);
         if others_bytes == 0 {
-            if ours > 0 && requests > 0 {
-                self.learn_lag(our_time, time, ours);
+            if ours.requests > 0 && all.requests > 0 {
+                self.learn_lag(ours.time, all.time, ours.requests);
+            }
+            if certain {
+                self.unsure = Unsure::default();
             }
             return Class::default();
         }
-        let lag = Duration::try_from_secs_f64(self.lag.max(0.0) * to_f64(ours)).unwrap_or_default();
-        let our_time = our_time.saturating_sub(lag);
-        let split = match self.queue.max_request_len {
-            0 => ours,
-            len => (own.done_bytes - before.done_bytes).div_ceil(len).max(ours),
-        };
-        let others = requests.saturating_sub(split).clamp(1, (others_bytes / REQUEST_MIN).max(1));
-        Class { requests: others, time: time.saturating_sub(our_time) }
+        std::mem::take(&mut self.unsure).others(others_bytes, self.lag)
     }
 
     /// While nobody else reads, the device's own account of our requests shows what waking up costs us.
@@ -328,53 +351,9 @@ impl Device {
     }
 }
 
-impl OwnFiles {
-    fn take_off(&mut self, writes: Class, bytes: u64, flushes: Class, fresh: Account) -> (Class, Class) {
-        let syncs = fresh.syncs.min(SYNCS_REMEMBERED);
-        self.flushes = (self.flushes + syncs * FLUSHES_PER_SYNC).min(SYNCS_REMEMBERED * FLUSHES_PER_SYNC);
-        self.journal.0 = (self.journal.0 + syncs * JOURNAL_PER_SYNC).min(SYNCS_REMEMBERED * JOURNAL_PER_SYNC);
-        self.writes.0 = self.writes.0.saturating_add(fresh.write_bytes);
-        // A flush with nothing to write is counted as a write of no bytes too.
-        let empty = if bytes == 0 { writes.requests.min(self.flushes) } else { 0 };
-        let our_flushes = flushes.requests.min(self.flushes);
-        self.flushes -= our_flushes;
-        let (writes, bytes) = self.writes.take_off(less(writes, empty), bytes);
-        let (writes, _) = self.journal.take_off(writes, bytes);
-        (writes, less(flushes, our_flushes))
-    }
-}
-
 /// What came between two readings of a device's counters.
 fn added([last, now]: [u64; 2], [time_before, time]: [Duration; 2]) -> Class {
     Class { requests: now.saturating_sub(last), time: time.saturating_sub(time_before) }
-}
-
-/// What is left of a class without so many of its requests.
-fn less(all: Class, requests: u64) -> Class {
-    if requests == 0 {
-        return all;
-    }
-    let left = all.requests.saturating_sub(requests);
-    Class { requests: left, time: all.time.mul_f64(to_f64(left) / to_f64(all.requests.max(1))) }
-}
-
-/// Bytes of ours, by the kernel's account of this process, that a device has not counted yet.
-#[derive(Default)]
-struct Credit(u64);
-
-impl Credit {
-    /// What is left to others of requests with so many bytes, and of these.
-    fn take_off(&mut self, all: Class, bytes: u64) -> (Class, u64) {
-        let ours = bytes.min(self.0);
-        self.0 -= ours;
-        if ours == 0 {
-            return (all, bytes);
-        }
-        let theirs = to_f64(bytes - ours) / to_f64(bytes);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of a count
-        let requests = (to_f64(all.requests) * theirs).round() as u64;
-        (Class { requests, time: all.time.mul_f64(theirs) }, bytes - ours)
-    }
 }
 
 #[cfg(test)]
@@ -383,10 +362,6 @@ mod tests {
 
     fn class(requests: u64) -> Class {
         Class { requests, time: Duration::from_millis(requests) }
-    }
-
-    fn fresh(write_bytes: u64, syncs: u64) -> Account {
-        Account { read_bytes: 0, write_bytes, syncs }
     }
 
     #[test]
@@ -405,35 +380,22 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_hid_among_ours_are_told_when_their_bytes_are_certain() {
+        let hidden = || {
+            let mut unsure = Unsure::default();
+            (0..10).for_each(|_| unsure.add(class(42), class(40), 40));
+            unsure
+        };
+        assert_eq!(hidden().others(20 * 8192, 0.0), class(20));
+        // No more than their bytes can be, however ours were split on their way; but somebody was there.
+        assert_eq!(hidden().others(2 * REQUEST_MIN, 0.0).requests, 2);
+        assert_eq!(hidden().others(512, 0.0).requests, 1);
+    }
+
+    #[test]
     fn a_cache_that_gives_us_much_hides_no_others() {
         let mut others = CertainBytes::default();
         assert_eq!(others.grow(0, Ours { begun: 1 << 30, in_flight: 0 }), 0);
         assert_eq!(others.grow(8192, Ours { begun: 1 << 30, in_flight: 0 }), 8192);
-    }
-
-    #[test]
-    fn what_our_syncs_make_a_file_system_do_is_not_others() {
-        let mut own = OwnFiles::default();
-        // The data, whenever the device counts it, then the journal and its flushes.
-        assert_eq!(own.take_off(class(0), 0, class(0), fresh(8 << 20, 0)), (class(0), class(0)));
-        assert_eq!(own.take_off(class(8), 8 << 20, class(0), fresh(0, 0)), (class(0), class(0)));
-        assert_eq!(own.take_off(class(3), 64 << 10, class(2), fresh(0, 1)), (class(0), class(0)));
-        // A flush that had nothing to write.
-        assert_eq!(own.take_off(class(1), 0, class(1), fresh(0, 1)), (class(0), class(0)));
-    }
-
-    #[test]
-    fn others_are_seen_beside_it() {
-        let mut own = OwnFiles::default();
-        let (writes, flushes) = own.take_off(class(100), 100 << 20, class(50), fresh(50 << 20, 1));
-        assert!((49..=51).contains(&writes.requests), "{writes:?}");
-        assert_eq!(flushes.requests, 50 - FLUSHES_PER_SYNC);
-        // What syncs did not use is kept for the next ones only.
-        for _ in 0..1000 {
-            own.take_off(class(0), 0, class(0), fresh(0, 1));
-        }
-        let (writes, flushes) = own.take_off(class(100), 100 << 20, class(100), fresh(0, 0));
-        assert!(writes.requests >= 95, "{writes:?}");
-        assert_eq!(flushes.requests, 100 - SYNCS_REMEMBERED * FLUSHES_PER_SYNC);
     }
 }

@@ -13,6 +13,13 @@ pub const NAP_MAX: Duration = Duration::from_millis(20);
 /// How often a request looks whether others have theirs under way.
 const LOOK_EVERY: Duration = Duration::from_micros(100);
 
+/// How often the requests under way are let end, so that what the device has counted is exactly known.
+const ALONE_EVERY: Duration = Duration::from_millis(200);
+/// Not more often than once in so many times of a request: where requests take long, an empty queue costs more.
+const ALONE_SHARE: u32 = 50;
+/// How long a thread waits at once for the requests of others of this run.
+const ALONE_NAP: Duration = Duration::from_micros(100);
+
 /// What to do with the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -33,6 +40,18 @@ pub enum Reason {
     WriteLimit,
     /// The devices have not been looked at yet, which they are while a run still prepares.
     FirstLook,
+    /// The requests under way are to end before a look at the devices.
+    Alone,
+}
+
+/// Whether a look at the devices is due while nothing of ours is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alone {
+    NotDue,
+    /// Something is under way still.
+    Wait(Duration),
+    /// Look, then go on.
+    Now,
 }
 
 /// Buckets, the present pace, and what was begun and ended.
@@ -48,7 +67,10 @@ pub(super) struct State {
     pub last_end: Duration,
     pub last_took: Duration,
     pub looking_since: Option<Duration>,
-    pub waited: [Duration; 4],
+    /// Somebody listens for others, and hears them best while nothing of ours is under way.
+    pub listens_alone: bool,
+    pub next_alone: Duration,
+    pub waited: [Duration; 5],
     pub waited_until: Duration,
 }
 
@@ -67,7 +89,9 @@ impl State {
             last_end: Duration::ZERO,
             last_took: Duration::ZERO,
             looking_since: None,
-            waited: [Duration::ZERO; 4],
+            listens_alone: false,
+            next_alone: ALONE_EVERY,
+            waited: [Duration::ZERO; 5],
             waited_until: Duration::ZERO,
         };
         state.set(limits, limits.bwlimit, Duration::ZERO);
@@ -126,6 +150,19 @@ impl State {
         None
     }
 
+    /// At full speed the queue is never empty, and what it holds may or may not have been counted: a few others would hide
+    /// in that for seconds, the longer the deeper it is.
+    pub fn alone(&mut self, now: Duration) -> Alone {
+        if !self.listens_alone || self.pace != Pace::FULL || now < self.next_alone {
+            return Alone::NotDue;
+        }
+        if self.requests_in_flight() > 0 {
+            return Alone::Wait(ALONE_NAP);
+        }
+        self.next_alone = now + ALONE_EVERY.max(self.last_took * ALONE_SHARE);
+        Alone::Now
+    }
+
     pub fn admit(&mut self, now: Duration, wanted: u32) -> Result<u32, Duration> {
         let mut len = self.pace.request_len.map_or(wanted, |most| most.min(wanted));
         if self.bytes.rate().is_some() || self.requests.rate().is_some() {
@@ -158,5 +195,26 @@ mod tests {
         assert_eq!(reason, Reason::FirstLook);
         state.pace = Pace::FULL;
         assert_eq!(state.give_way(now, 1 << 20, || true), None);
+    }
+    #[test]
+    fn at_full_speed_the_queue_is_let_run_empty_now_and_then_for_a_look() {
+        let mut state = State::new(&Limits::none());
+        let (before, due) = (Duration::from_millis(199), Duration::from_millis(200));
+        assert_eq!(state.alone(due), Alone::NotDue, "nobody listens");
+        state.listens_alone = true;
+        assert_eq!(state.admit(before, 1 << 20), Ok(1 << 20));
+        assert_eq!(state.alone(before), Alone::NotDue);
+        assert!(matches!(state.alone(due), Alone::Wait(_)), "one is under way");
+        (state.own.done_requests, state.last_took) = (1, Duration::from_millis(1));
+        assert_eq!(state.alone(due), Alone::Now);
+        assert_eq!(state.alone(due), Alone::NotDue);
+        assert_eq!(state.alone(due * 2), Alone::Now);
+        state.pace = Pace::UNHEARD;
+        assert_eq!(state.alone(due * 4), Alone::NotDue, "a gentle pace has hardly anything under way");
+        // Where a request takes a tenth of a second, an empty queue is dear.
+        (state.pace, state.last_took) = (Pace::FULL, Duration::from_millis(100));
+        assert_eq!(state.alone(due * 4), Alone::Now);
+        assert_eq!(state.alone(due * 28), Alone::NotDue);
+        assert_eq!(state.alone(due * 29), Alone::Now);
     }
 }
