@@ -17,6 +17,8 @@ const LOOK_EVERY: Duration = Duration::from_micros(100);
 const ALONE_EVERY: Duration = Duration::from_millis(200);
 /// Not more often than once in so many times of a request: where requests take long, an empty queue costs more.
 const ALONE_SHARE: u32 = 50;
+/// A look that the requests under way delay by more than this is left out: where they take so long, or one never comes back.
+const ALONE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a thread waits at once for the requests of others of this run.
 const ALONE_NAP: Duration = Duration::from_micros(100);
 
@@ -156,11 +158,12 @@ impl State {
         if !self.listens_alone || self.pace != Pace::FULL || now < self.next_alone {
             return Alone::NotDue;
         }
-        if self.requests_in_flight() > 0 {
+        let empty = self.requests_in_flight() == 0;
+        if !empty && now < self.next_alone + ALONE_PATIENCE {
             return Alone::Wait(ALONE_NAP);
         }
-        self.next_alone = now + ALONE_EVERY.max(self.last_took * ALONE_SHARE);
-        Alone::Now
+        self.next_alone = now + ALONE_EVERY.max(self.last_took.saturating_mul(ALONE_SHARE));
+        if empty { Alone::Now } else { Alone::NotDue }
     }
 
     pub fn admit(&mut self, now: Duration, wanted: u32) -> Result<u32, Duration> {
@@ -205,6 +208,10 @@ mod tests {
         assert_eq!(state.admit(before, 1 << 20), Ok(1 << 20));
         assert_eq!(state.alone(before), Alone::NotDue);
         assert!(matches!(state.alone(due), Alone::Wait(_)), "one is under way");
+        let mut stuck = State { next_alone: due, ..State::new(&Limits::none()) };
+        (stuck.listens_alone, stuck.begun_requests) = (true, 1);
+        assert!(matches!(stuck.alone(due * 3), Alone::Wait(_)));
+        assert_eq!(stuck.alone(due * 4), Alone::NotDue, "it never comes back, and the run goes on");
         (state.own.done_requests, state.last_took) = (1, Duration::from_millis(1));
         assert_eq!(state.alone(due), Alone::Now);
         assert_eq!(state.alone(due), Alone::NotDue);
