@@ -11,8 +11,8 @@ use crate::format::repository_config::{Codec, Compression};
 const MIN_MATCH: u32 = 5;
 /// Bytes of a block within a zstd frame, 128 KiB by its own choice. Each block has statistics of its own, and neighbouring
 /// pages of a database (tables, indexes, free space) are of different kinds: this stores a seventieth less of a PostgreSQL
-/// volume for a hundredth of the speed. Half of it stores a hundredth less still and costs a tenth of the speed. The parameter is one of
-/// zstd's experimental ones: should it go, frames become larger and stay readable.
+/// volume for a hundredth of the speed. Half of it stores a hundredth less still and costs a tenth of the speed. The
+/// parameter is one of zstd's experimental ones: should it go, frames become larger and stay readable.
 const BLOCK_LEN: u32 = 64 << 10;
 
 /// Compresses frames; holds its context, so one per thread.

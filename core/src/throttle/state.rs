@@ -199,6 +199,7 @@ mod tests {
         state.pace = Pace::FULL;
         assert_eq!(state.give_way(now, 1 << 20, || true), None);
     }
+
     #[test]
     fn at_full_speed_the_queue_is_let_run_empty_now_and_then_for_a_look() {
         let mut state = State::new(&Limits::none());
