@@ -36,6 +36,7 @@ def need_programs(*names):
 def run_script(main):
     """Run a script's main: SIGTERM ends it as Ctrl-C does, and a failed program is told in words."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = withheld_seconds()
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -44,6 +45,10 @@ def run_script(main):
         sys.exit(f"{' '.join(map(str, failed.cmd))}\nended with {failed.returncode}")
     except ProgramFailed as failed:
         sys.exit(str(failed))
+    finally:
+        withheld = withheld_seconds() - before
+        if withheld > 0:
+            note(f"the hypervisor withheld {withheld:.1f} core seconds meanwhile")
 
 
 def note(text):
@@ -115,8 +120,18 @@ def same_content(first, second):
 
 def busy_seconds():
     """CPU seconds that the whole machine has worked since its start, kernel threads (loop devices) included."""
-    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    user, nice, system, _idle, _iowait, irq, softirq, _steal = processor_ticks()
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def withheld_seconds():
+    """CPU seconds in which the machine had work and a hypervisor ran others; 0 where there is none."""
+    return processor_ticks()[-1] / os.sysconf("SC_CLK_TCK")
+
+
+def processor_ticks():
+    """All processors together: user, nice, system, idle, iowait, irq, softirq, steal (`man 5 proc_stat`)."""
+    return [int(figure) for figure in Path("/proc/stat").read_text().split()[1:9]]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ use super::observer::Observer;
 use super::schedule::Schedule;
 pub use super::shared::{Priority, RatePoint};
 use super::shared::{Shared, lock};
-use super::state::{Alone, NAP_MAX, Reason, State, Turn};
+use super::state::{ALONE_NAP, Alone, NAP_MAX, Reason, State, Turn};
 use crate::cancel::CancelToken;
 use crate::error::{Error, Result};
 use crate::geometry::to_usize;
@@ -226,7 +226,7 @@ impl Throttle {
         }
         match state.alone(now) {
             Alone::NotDue => {}
-            Alone::Wait(wait) => return Turn::Wait(wait, Reason::Alone),
+            Alone::Wait => return Turn::Wait(ALONE_NAP, Reason::Alone),
             Alone::Now => {
                 drop(state);
                 lock(&self.0.observer).look(|| self.state().own);

@@ -41,6 +41,22 @@ impl Own {
     fn in_flight(&self) -> u64 {
         self.begun_bytes.saturating_sub(self.done_bytes)
     }
+
+    /// What ended since an earlier reading.
+    fn ended_since(&self, before: &Self) -> Ended {
+        Ended {
+            bytes: self.done_bytes.saturating_sub(before.done_bytes),
+            requests: self.done_requests.saturating_sub(before.done_requests),
+            time: self.done_time.saturating_sub(before.done_time),
+        }
+    }
+}
+
+/// Requests of ours that ended between two readings.
+struct Ended {
+    bytes: u64,
+    requests: u64,
+    time: Duration,
 }
 
 /// One device.
@@ -298,27 +314,18 @@ impl Device {
         } else {
             let counted = now.read_bytes.saturating_sub(self.first.read_bytes);
             let others_bytes = self.others_bytes.grow(counted, ours);
-            self.others_reads(all, before, own, others_bytes, ours.in_flight == 0)
+            self.others_reads(all, &own.ended_since(before), others_bytes, ours.in_flight == 0)
         };
         let (writes, flushes) = self.others_writes(&last, &now, fresh);
         Others { reads, writes, flushes, waiting: if own.in_flight() == 0 { waiting } else { 0 } }
     }
 
-    fn others_reads(
-        &mut self,
-        all: Class,
-        before: &Own,
-        own: &Own,
-        others_bytes: u64,
-        certain: bool,
-    ) -> Class {
-        let ours = Class {
-            requests: own.done_requests - before.done_requests,
-            time: own.done_time.saturating_sub(before.done_time),
-        };
+    /// Others' part of all reads since the last reading; `certain`: none of ours is under way that could be among them.
+    fn others_reads(&mut self, all: Class, ended: &Ended, others_bytes: u64, certain: bool) -> Class {
+        let ours = Class { requests: ended.requests, time: ended.time };
         let split = match self.queue.max_request_len {
             0 => ours.requests,
-            len => (own.done_bytes - before.done_bytes).div_ceil(len).max(ours.requests),
+            len => ended.bytes.div_ceil(len).max(ours.requests),
         };
         self.unsure.add(all, ours, split);
         if others_bytes == 0 {

@@ -20,7 +20,7 @@ const ALONE_SHARE: u32 = 50;
 /// A look that the requests under way delay by more than this is left out: where they take so long, or one never comes back.
 const ALONE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a thread waits at once for the requests of others of this run.
-const ALONE_NAP: Duration = Duration::from_micros(100);
+pub(super) const ALONE_NAP: Duration = Duration::from_micros(100);
 
 /// What to do with the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Alone {
     NotDue,
-    /// Something is under way still.
-    Wait(Duration),
+    /// Something is under way still: ask again after [`ALONE_NAP`].
+    Wait,
     /// Look, then go on.
     Now,
 }
@@ -160,7 +160,7 @@ impl State {
         }
         let empty = self.requests_in_flight() == 0;
         if !empty && now < self.next_alone + ALONE_PATIENCE {
-            return Alone::Wait(ALONE_NAP);
+            return Alone::Wait;
         }
         self.next_alone = now + ALONE_EVERY.max(self.last_took.saturating_mul(ALONE_SHARE));
         if empty { Alone::Now } else { Alone::NotDue }
@@ -208,10 +208,10 @@ mod tests {
         state.listens_alone = true;
         assert_eq!(state.admit(before, 1 << 20), Ok(1 << 20));
         assert_eq!(state.alone(before), Alone::NotDue);
-        assert!(matches!(state.alone(due), Alone::Wait(_)), "one is under way");
+        assert_eq!(state.alone(due), Alone::Wait, "one is under way");
         let mut stuck = State { next_alone: due, ..State::new(&Limits::none()) };
         (stuck.listens_alone, stuck.begun_requests) = (true, 1);
-        assert!(matches!(stuck.alone(due * 3), Alone::Wait(_)));
+        assert_eq!(stuck.alone(due * 3), Alone::Wait);
         assert_eq!(stuck.alone(due * 4), Alone::NotDue, "it never comes back, and the run goes on");
         (state.own.done_requests, state.last_took) = (1, Duration::from_millis(1));
         assert_eq!(state.alone(due), Alone::Now);
