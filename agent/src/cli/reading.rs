@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 /// How the source is read.
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// Reads in flight.
+    /// Reads in flight at most; fewer where more bring nothing.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_QUEUE_DEPTH, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub queue_depth: u32,
     /// Read a source that others may write to; the image may be smeared.

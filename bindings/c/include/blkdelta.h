@@ -255,7 +255,7 @@ typedef struct blkdelta_read_options {
     uint32_t rescan_every;
     // Not 0: never read all in turn, whatever rescan_every says.
     uint32_t no_rescan;
-    // Reads in flight, 1 to 256; 0: the default.
+    // Reads in flight at most, 1 to 256; 0: the default.
     uint32_t queue_depth;
     // Not 0: read a source that others may write to.
     uint32_t allow_live;

@@ -34,7 +34,7 @@ pub struct ReadOptions {
     pub rescan_every: u32,
     /// Not 0: never read all in turn, whatever rescan_every says.
     pub no_rescan: u32,
-    /// Reads in flight, 1 to 256; 0: the default.
+    /// Reads in flight at most, 1 to 256; 0: the default.
     pub queue_depth: u32,
     /// Not 0: read a source that others may write to.
     pub allow_live: u32,

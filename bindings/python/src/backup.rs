@@ -36,7 +36,7 @@ impl Repository {
     ///   afterwards merge the oldest backups of a chain that is longer than so many.
     /// - `resume`: go on where an interrupted backup of the same unchanged source was.
     /// - `allow_live`: read a source that others may write to; `new_identity`: accept another volume under this name;
-    ///   `queue_depth`: reads in flight.
+    ///   `queue_depth`: reads in flight at most.
     /// - `hints`: auto, off, or a file with a map of changes; `hint_sample`, `rescan_every`: how hints are proven.
     /// - `snapshot`: auto, lvm, zfs or none; `snapshot_size`: bytes or a share such as "15%"; `keep_snapshot`: auto,
     ///   always or never.
@@ -166,7 +166,7 @@ impl Repository {
     }
 }
 
-/// Reads in flight.
+/// Reads in flight at most.
 pub fn queue_depth(options: &Options<'_>) -> PyResult<u32> {
     let depth = options.take("queue_depth")?.unwrap_or(DEFAULT_QUEUE_DEPTH);
     if (1..=256).contains(&depth) {

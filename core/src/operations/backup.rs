@@ -85,7 +85,7 @@ pub struct BackupOptions {
     pub hints: HintChoice,
     /// How hints are proven.
     pub proof: Proof,
-    /// Reads in flight.
+    /// Reads in flight at most.
     pub queue_depth: u32,
     /// How gently; the default listens to whoever else uses the device.
     pub gentleness: Gentleness,

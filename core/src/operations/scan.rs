@@ -50,7 +50,7 @@ pub struct ScanOptions {
     pub hints: HintChoice,
     /// How hints are proven.
     pub proof: Proof,
-    /// Reads in flight.
+    /// Reads in flight at most.
     pub queue_depth: u32,
     /// How gently; the default listens to whoever else uses the device.
     pub gentleness: Gentleness,

@@ -4,6 +4,7 @@
 //! refused. Neither lets more blocks be on their way than [`Window`] allows, so that nobody behind it needs unbounded
 //! room to put them in order again.
 
+mod depth;
 mod pread;
 mod uring;
 

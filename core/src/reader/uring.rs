@@ -1,9 +1,10 @@
-//! The io_uring reader: keeps `depth` reads in flight while buffers last.
+//! The io_uring reader: keeps as many reads in flight as [`Depth`] says, while buffers last.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
+use super::depth::Depth;
 use super::{PATIENCE, PlanIter, ReadJob};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Planned, Read};
@@ -11,25 +12,33 @@ use crate::geometry::{BlockIndex, to_usize};
 use crate::sys::ring::{Completion, ReadRing, Whole};
 use crate::throttle::state::{Reason, Turn};
 
+/// What keeps more requests from being queued.
+enum Held {
+    /// Nothing but the depth and the plan.
+    No,
+    /// All buffers are with those who hash.
+    NoBuffer,
+    /// A limit, or others.
+    Throttled(Duration, Reason),
+}
+
+impl Held {
+    /// Whether the rate would tell of something else than the device.
+    fn spoils_rate(&self) -> bool {
+        !matches!(self, Self::No | Self::Throttled(_, Reason::FirstLook))
+    }
+}
+
 pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Sender<Read>) -> Result<()> {
     let mut plan = plan.peekable();
     let mut done = Vec::new();
+    let mut depth = Depth::new(job.depth);
     loop {
         job.cancel.check()?;
-        let wait = fill(&mut ring, job, &mut plan, out)?;
-        if ring.in_flight() > 0 {
-            ring.wait(&mut done, |len, took| job.throttle.done(len, took))
-                .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
-        } else if let Some((wait, reason)) = wait {
-            // Making a buffer takes milliseconds, which cost nothing while the throttle takes its first look.
-            if !ring.make_ready() {
-                job.throttle.wait(wait, reason);
-            }
-        } else if plan.peek().is_none() {
-            return Ok(());
-        } else {
-            // Only the window holds the next block back: the collector is about to move it.
-            std::thread::sleep(Duration::from_micros(200));
+        // The device gets its next requests first: who takes a block must often be woken.
+        let held = fill(&mut ring, job, &mut plan, out, depth.allowed())?;
+        if held.spoils_rate() {
+            depth.disturbed();
         }
         for completion in done.drain(..) {
             let block = finish(job, completion)?;
@@ -37,32 +46,52 @@ pub fn run(mut ring: ReadRing, job: &ReadJob<'_>, plan: PlanIter<'_>, out: &Send
                 return Ok(());
             }
         }
+        if ring.in_flight() > 0 {
+            let mut bytes = 0;
+            let ended = |len, took| {
+                bytes += u64::from(len);
+                job.throttle.done(len, took);
+            };
+            ring.wait(&mut done, ended)
+                .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?;
+            depth.count(bytes, Instant::now());
+            continue;
+        }
+        match held {
+            Held::NoBuffer => drop(job.pool.take(PATIENCE)), // it is the first to be taken again
+            // Making a buffer takes milliseconds, which cost nothing while the throttle takes its first look.
+            Held::Throttled(wait, reason) if !ring.make_ready() => job.throttle.wait(wait, reason),
+            Held::Throttled(..) => {}
+            Held::No if plan.peek().is_none() => return Ok(()),
+            // Only the window holds the next block back: the collector is about to move it.
+            Held::No => std::thread::sleep(Duration::from_micros(200)),
+        }
     }
 }
 
-/// Queues what there is room for; tells how long to wait when a limit forbids the next request.
+/// Queues what there is room for, up to so many requests in flight.
 fn fill(
     ring: &mut ReadRing,
     job: &ReadJob<'_>,
     plan: &mut std::iter::Peekable<PlanIter<'_>>,
     out: &Sender<Read>,
-) -> Result<Option<(Duration, Reason)>> {
-    while ring.has_room() {
+    depth: usize,
+) -> Result<Held> {
+    while ring.in_flight() < depth {
         if ring.left() == 0 {
             let Some(index) = next_to_read(plan, job, out)? else { break };
-            if !begin(ring, job, index) {
-                break;
-            }
+            let Some(buffer) = job.pool.try_take() else { return Ok(Held::NoBuffer) };
+            ring.begin(index, buffer, job.geometry.block_offset(index), job.geometry.block_len(index));
             plan.next();
         }
         match job.throttle.turn(ring.left().min(job.request_len)) {
-            Turn::Wait(wait, reason) => return Ok(Some((wait, reason))),
+            Turn::Wait(wait, reason) => return Ok(Held::Throttled(wait, reason)),
             Turn::Go(len) => ring
                 .queue(len)
                 .map_err(|source| Error::io("reading with io_uring", job.file.path(), source))?,
         }
     }
-    Ok(None)
+    Ok(Held::No)
 }
 
 /// Passes holes on and returns the next block to read, which stays in the plan; `None` when there is nothing to queue
@@ -84,14 +113,6 @@ fn next_to_read(
             Some(Ok(Planned::Read(_))) | None => {}
         }
     }
-}
-
-/// Begins a block if a buffer is free; waits for one only when nothing else could bring one back.
-fn begin(ring: &mut ReadRing, job: &ReadJob<'_>, index: BlockIndex) -> bool {
-    let buffer = if ring.in_flight() == 0 { job.pool.take(PATIENCE) } else { job.pool.try_take() };
-    let Some(buffer) = buffer else { return false };
-    ring.begin(index, buffer, job.geometry.block_offset(index), job.geometry.block_len(index));
-    true
 }
 
 /// A short or failed read is repeated the careful way, which finishes it or names the place.

@@ -116,12 +116,6 @@ impl ReadRing {
         self.in_flight
     }
 
-    /// Whether another request fits.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.in_flight < self.requests.len()
-    }
-
     /// Bytes of the block that was begun and are not queued yet; 0 when there is none.
     #[must_use]
     pub fn left(&self) -> u32 {
