@@ -306,6 +306,18 @@ late() { # what a machine that stops now and then may cause as well
   exit 75
 }
 
+judge_throttle() { # fail|late EXPRESSION WHAT: python over the last JSON (said), its throttle, and when others were there (busy)
+  python3 - "$2" "$OUT" <<'END' || "$1" "$3"
+import json, sys
+said = json.load(open(sys.argv[2]))
+throttle = said["throttle"]
+busy = [point["at_s"] for point in throttle["rates"] if point["others_active"]]
+if not eval(sys.argv[1]):
+    sys.exit(f"  {sys.argv[1]}: gave way for {throttle['latency_s']:.2f} of {said['duration_s']:.2f} s; others at {busy}; "
+             f"limited for {throttle['limit_s']:.1f} s")
+END
+}
+
 # --- runs that are killed, and go on ---
 
 wait_for_note() { # PATTERN PID WORD: until a note of the local state holds the word

@@ -2,14 +2,17 @@
 //!
 //! Some devices need a deep queue for their full rate. For others it only makes everybody wait longer, and its many buffers,
 //! used in turn, are in no cache when they are written again: a virtual disk whose host copies into them, or a controller
-//! that writes into the processor's cache, is faster with few. Which it is changes within seconds where a hypervisor moves
-//! its threads. So both are tried side by side, again and again, more rarely while the answer stays the same.
+//! that writes into the processor's cache, can be faster with few. In a virtual machine the answer changed within seconds,
+//! presumably whenever the hypervisor moved its threads. So both are tried side by side, again and again, more rarely while
+//! the answer stays the same.
 //!
 //! Trade-off: each try costs what the worse one loses over some hundred MiB. It is left out where something else decides the
 //! rate (limits, others, hashing), and the deep queue is taken then. If the rates of a device wander by more than the
 //! two differ, either may be chosen, and little is lost.
 
 use std::time::Instant;
+
+use crate::throttle::to_f64;
 
 /// What is few: one block of the usual length, in requests of the usual length.
 const FEW: usize = 4;
@@ -69,8 +72,7 @@ impl Depth {
                 Stage::Measure(since, sum + bytes, rival)
             }
             Stage::Measure(since, sum, rival) => {
-                #[allow(clippy::cast_precision_loss)] // some megabytes
-                let rate = (sum + bytes) as f64 / now.duration_since(since).as_secs_f64().max(1e-6);
+                let rate = to_f64(sum + bytes) / now.duration_since(since).as_secs_f64().max(1e-6);
                 self.measured(rate, rival)
             }
         }

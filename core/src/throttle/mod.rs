@@ -127,6 +127,6 @@ impl From<LatencyTarget> for String {
 }
 
 #[allow(clippy::cast_precision_loss)] // counts and rates, far below 2^52
-fn to_f64(count: u64) -> f64 {
+pub(crate) fn to_f64(count: u64) -> f64 {
     count as f64
 }
