@@ -17,7 +17,7 @@ use crate::throttle::to_f64;
 /// What is few: one block of the usual length, in requests of the usual length.
 const FEW: usize = 4;
 /// A deeper queue must give so much more.
-const WORTH: f64 = 1.03;
+const WORTH: f64 = 1.05;
 /// Bytes over which the rate of few is taken, and that of the most: many times what is in flight, because a device may end
 /// all of that at once.
 const WINDOW: [u64; 2] = [48 << 20, 96 << 20];
