@@ -28,10 +28,9 @@ impl Hasher {
 
     /// Hashes; the buffer that was hashed travels on.
     #[must_use]
-    pub fn hash(&mut self, mut buffer: PooledBuffer) -> Hashed {
+    pub fn hash(&mut self, buffer: PooledBuffer) -> Hashed {
         let mut grains = Vec::new();
         let digest = self.hasher.hash(&buffer, &mut grains);
-        buffer.claim();
         Hashed { digest, grains, buffer }
     }
 }
