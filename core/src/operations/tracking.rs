@@ -48,8 +48,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// cores idle and then the device; pieces of this size keep both busy with less memory.
 const REQUEST_LEN: u32 = 1 << 20;
 
-/// Requests in flight at most, unless chosen otherwise. Twice as many read nothing faster since the buffers' cache lines are
-/// claimed; more cost memory, and prolong what others wait until they are noticed.
+/// Requests in flight at most, unless chosen otherwise. Twice as many read nothing measured faster since the buffers' cache
+/// lines are claimed; more cost memory, and prolong what others wait until they are noticed.
 pub const DEFAULT_QUEUE_DEPTH: u32 = 8;
 
 /// What a pass needs to know.

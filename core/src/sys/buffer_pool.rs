@@ -167,7 +167,7 @@ impl PooledBuffer {
         for line in self.chunks_mut(CACHE_LINE) {
             let byte = std::ptr::from_mut(&mut line[0]);
             // SAFETY: the byte is borrowed here, mutably, and so valid to read and to write. Volatile, because the compiler
-            // must not see that nothing changes; an opaque value instead (`black_box`) takes twice as long.
+            // must not see that nothing changes.
             unsafe { byte.write_volatile(byte.read_volatile()) }
         }
     }
