@@ -102,6 +102,24 @@ fn it_gives_way_at_once_and_comes_back_when_they_are_gone() {
 }
 
 #[test]
+fn a_burst_that_is_over_at_once_is_forgotten_in_half_a_second() {
+    let mut run = Run::new(Target::Auto);
+    let mut idle = Device::new(0.0);
+    run.go(&mut idle, 1.0);
+    run.go(&mut Device::new(2000.0), 0.04);
+    assert_ne!(run.pace, Pace::FULL);
+    run.go(&mut idle, 0.5);
+    assert_eq!(run.pace, Pace::FULL);
+    // Who comes back meanwhile is there to stay, however few requests he has.
+    let mut few = Device::new(5.0);
+    run.go(&mut few, 2.0);
+    for _ in 0..20 {
+        run.go(&mut few, 0.5);
+        assert_ne!(run.pace, Pace::FULL);
+    }
+}
+
+#[test]
 fn others_hardly_notice_and_we_still_get_something() {
     for others in [50.0, 500.0, 3000.0] {
         let mut run = Run::new(Target::Auto);

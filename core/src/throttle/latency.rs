@@ -19,6 +19,9 @@ const GONE_REQUESTS: f64 = 1.5;
 const PRESENCE_MAX: f64 = 8.0;
 /// How long a request of others is remembered as their presence.
 const MEMORY: Duration = Duration::from_secs(1);
+/// Who came at once and is silent in the second half of the first pause is remembered as little more than gone: a program
+/// that starts, or a commit of a file system's journal, is no reason to hold back for two seconds.
+const PRESENCE_AFTER_BURST: f64 = 2.0;
 /// How often we pause to hear the others alone, and for how long.
 const LISTEN_EVERY: Duration = Duration::from_millis(1000);
 const LISTEN_FOR: Duration = Duration::from_millis(60);
@@ -210,6 +213,9 @@ pub struct LatencyLoop {
     presence: f64,
     active: bool,
     blind: bool,
+    /// The pause under way is the first since they came.
+    just_came: bool,
+    last_heard: Duration,
     listening_until: Option<Duration>,
     next_listen: Duration,
     next_decision: Duration,
@@ -231,6 +237,8 @@ impl LatencyLoop {
             presence: 0.0,
             active: false,
             blind: false,
+            just_came: false,
+            last_heard: now,
             listening_until: None,
             next_listen: now,
             next_decision: now,
@@ -281,6 +289,9 @@ impl LatencyLoop {
             if now < until {
                 return self.pause();
             }
+            if std::mem::take(&mut self.just_came) && now.saturating_sub(self.last_heard) > LISTEN_FIRST / 2 {
+                self.presence = self.presence.min(PRESENCE_AFTER_BURST);
+            }
             self.listening_until = None;
             self.next_listen = now + LISTEN_EVERY;
             self.next_decision = now + DECIDE_EVERY;
@@ -307,9 +318,13 @@ impl LatencyLoop {
         let fade = (elapsed.as_secs_f64() / MEMORY.as_secs_f64()).min(1.0);
         let seen = others.iter().map(Others::requests).max().unwrap_or(0);
         self.presence = (self.presence * (1.0 - fade) + to_f64(seen)).min(PRESENCE_MAX);
-        if others.iter().any(|others| others.waiting > 0) {
+        let waiting = others.iter().any(|others| others.waiting > 0);
+        if waiting {
             // Requests that do not end are presence too, or a stalled device would look like an idle one.
             self.presence = self.presence.max(2.0);
+        }
+        if waiting || seen > 0 {
+            self.last_heard = now;
         }
         if !self.active && self.presence >= ACTIVE_REQUESTS {
             self.active = true;
@@ -318,6 +333,7 @@ impl LatencyLoop {
             self.level = GENTLEST;
             self.calm = 0;
             self.calm_wanted = *CALM_DECISIONS.start();
+            self.just_came = true;
             self.listening_until = Some(now + LISTEN_FIRST);
         } else if self.active && self.presence < GONE_REQUESTS {
             self.active = false;
