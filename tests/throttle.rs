@@ -110,9 +110,9 @@ fn a_burst_that_is_over_at_once_is_forgotten_in_half_a_second() {
     assert_ne!(run.pace, Pace::FULL);
     run.go(&mut idle, 0.5);
     assert_eq!(run.pace, Pace::FULL);
-    // Who comes back meanwhile is there to stay, however few requests he has.
+    // Who goes on after it is no burst, however few requests he has.
+    run.go(&mut Device::new(2000.0), 0.04);
     let mut few = Device::new(5.0);
-    run.go(&mut few, 2.0);
     for _ in 0..20 {
         run.go(&mut few, 0.5);
         assert_ne!(run.pace, Pace::FULL);

@@ -5,7 +5,8 @@
 //! itself for a device that is slow of its own. It gives way in one step and comes back one step at a time; nothing it
 //! decides is slower than the floor rate, which its caller keeps. Blind spots: what the device's statistics do not show
 //! (another guest of the same host, a controller behind several disks), single slow requests among thousands (it sees
-//! means), and others with fewer than `ACTIVE_REQUESTS` requests a second, who count as nobody.
+//! means), and others with fewer than `ACTIVE_REQUESTS` requests a second, who count as nobody; with hardly more they are
+//! now and then taken for a burst that is over.
 
 use std::time::Duration;
 
